@@ -1,0 +1,3 @@
+from fastai_labelsmooth.targets import *
+from fastai_labelsmooth.losses import *
+from fastai_labelsmooth.callback import *
