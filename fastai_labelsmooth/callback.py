@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['LabelSmooth']
 
-# %% ../nbs/02_callback.ipynb #3797456d
+# %% ../nbs/02_callback.ipynb #156e5487
 from fastai.basics import *
 from fastai.callback.mixup import MixHandler
 from fastai.callback.schedule import ParamScheduler
 from .targets import smooth_labels, smooth_binary, binary_on_off, on_off, _check_eps, _check_mode
 from .losses import soft_loss, is_sigmoid, _hard_index
 
-# %% ../nbs/02_callback.ipynb #d38fa17b
+# %% ../nbs/02_callback.ipynb #55d84b31
 class LabelSmooth(Callback):
     "Train on smoothed targets: `cbs=LabelSmooth(eps=0.1)`. The learner's loss decides the task, see `soft_loss`"
     order = 100 # after every callback that changes `learn.pred` at `after_pred`
@@ -52,7 +52,7 @@ class LabelSmooth(Callback):
         self.learn.yb,self.learn.loss_func,mixed = self._hard
         for cb,yb1 in mixed: cb.yb1 = yb1
         self._hard = None
-    before_batch = after_loss = _restore
+    after_loss = _restore
     after_cancel_batch = after_cancel_train = after_cancel_validate = after_cancel_epoch = after_cancel_fit = _restore
 
     def after_pred(self):
@@ -63,7 +63,7 @@ class LabelSmooth(Callback):
         "Tell a smoother that has an `after_epoch`"
         getattr(self.mode, 'after_epoch', noop)()
 
-# %% ../nbs/02_callback.ipynb #c20057da
+# %% ../nbs/02_callback.ipynb #ccbc5373
 @patch
 def _pair(self:LabelSmooth):
     "Give the learner the loss that takes soft targets"
@@ -75,7 +75,7 @@ def _pair(self:LabelSmooth):
         raise ValueError(f"eps={self.eps!r} with loss_func={loss_func!r}: expected a number; a pair (for 1, for 0) is for sigmoid losses")
     self.paired = self.learn.loss_func = paired
 
-# %% ../nbs/02_callback.ipynb #c43a6929
+# %% ../nbs/02_callback.ipynb #04eb4afc
 @patch
 def _smooth(self:LabelSmooth, targ, eps):
     "The soft target for `targ`"
@@ -105,7 +105,7 @@ def _smooth_yb(self:LabelSmooth, yb, eps):
     yb[self.targ_idx] = self._smooth(yb[self.targ_idx], eps)
     return tuple(yb)
 
-# %% ../nbs/02_callback.ipynb #61cffb7b
+# %% ../nbs/02_callback.ipynb #b6ac5719
 @patch
 def before_loss(self:LabelSmooth):
     "Replace the batch's hard targets by soft ones until the loss has been called"
@@ -127,7 +127,7 @@ def _loss(self:LabelSmooth, pred, *yb):
     try: return loss_func(pred, *yb)
     finally: self._restore()
 
-# %% ../nbs/02_callback.ipynb #fa4d869c
+# %% ../nbs/02_callback.ipynb #af71b1ba
 @patch
 def after_fit(self:LabelSmooth):
     "Hand the values of `eps` to the recorder's `plot_sched`"

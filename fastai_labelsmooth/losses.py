@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['soft_cross_entropy', 'SoftCrossEntropyLossFlat', 'soft_loss', 'is_sigmoid']
 
-# %% ../nbs/01_losses.ipynb #cd6e3074
+# %% ../nbs/01_losses.ipynb #f3cbde69
 import math
 import torch, torch.nn.functional as F
 from torch import nn, Tensor
@@ -13,14 +13,15 @@ from fastai.losses import (CrossEntropyLossFlat, BCEWithLogitsLossFlat, LabelSmo
                            LabelSmoothingCrossEntropyFlat)
 from .targets import SoftTarget, smooth_labels
 
-# %% ../nbs/01_losses.ipynb #ffc72b00
+# %% ../nbs/01_losses.ipynb #39ecc68d
 class _SoftCrossEntropy(torch.autograd.Function):
     "Cross-entropy, for each position, of the target that is `off` plus `gap` at `index` (no `index`: just `off`)"
     @staticmethod
     def forward(ctx, inp, off, gap, index, axis):
         logp = inp.log_softmax(axis, dtype=_wide(inp))
         ctx.save_for_backward(inp)
-        ctx.off,ctx.gap,ctx.index,ctx.axis,ctx.logp = off,gap,index,axis,logp if ctx.needs_input_grad[0] else None
+        ctx.off,ctx.gap,ctx.index,ctx.axis,ctx.dtype = off,gap,index,axis,inp.dtype
+        ctx.logp = logp if ctx.needs_input_grad[0] else None
         loss = logp.new_zeros(()) if index is None else logp.gather(axis, index.unsqueeze(axis)).squeeze(axis).mul_(gap)
         if isinstance(off, Tensor): loss = loss + (logp*off).sum(axis)
         elif off: loss.add_(logp.sum(axis), alpha=off)
@@ -28,22 +29,23 @@ class _SoftCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        inp, = ctx.saved_tensors
         off,gap,index,axis = ctx.off,ctx.gap,ctx.index,ctx.axis
-        if ctx.logp is None or torch.is_grad_enabled(): p = inp.softmax(axis, dtype=_wide(inp))*1 # not softmax's own saved output
+        if ctx.logp is None or torch.is_grad_enabled():
+            inp, = ctx.saved_tensors
+            p = inp.log_softmax(axis, dtype=_wide(inp)).exp()*1 # not the output that exp keeps
         else: p,ctx.logp = ctx.logp.exp_(),None
-        total = off.sum(axis, keepdim=True) if isinstance(off, Tensor) else off*inp.shape[axis]
+        total = off.sum(axis, keepdim=True) if isinstance(off, Tensor) else off*p.shape[axis]
         if index is not None: total = total + (gap.unsqueeze(axis) if isinstance(gap, Tensor) else gap)
         if isinstance(total, Tensor) or not math.isclose(total, 1, rel_tol=1e-9): p.mul_(total)
         if isinstance(off, Tensor) or off: p.sub_(off)
         if index is not None:
             gap = gap if isinstance(gap, Tensor) else torch.full((), gap, dtype=p.dtype, device=p.device)
             p.scatter_add_(axis, index.unsqueeze(axis), -gap.to(p.dtype).expand(index.shape).unsqueeze(axis))
-        return p.mul_(grad.unsqueeze(axis)).to(inp.dtype),None,None,None,None
+        return p.mul_(grad.unsqueeze(axis)).to(ctx.dtype),None,None,None,None
 
 def _wide(inp): return torch.promote_types(inp.dtype, torch.float32)
 
-# %% ../nbs/01_losses.ipynb #effd56b0
+# %% ../nbs/01_losses.ipynb #f3742173
 def _hard_index(targ, inp, axis):
     "Class indices in the shape of the logits without their class axis; fastai's tabular targets come with one entry there"
     if targ.ndim == inp.ndim and targ.shape[axis] == 1: targ = targ.squeeze(axis)
@@ -57,7 +59,7 @@ def _axis(inp, axis):
     if not -inp.ndim <= axis < inp.ndim: raise ValueError(f"axis={axis}: expected a class axis of logits of shape {tuple(inp.shape)}")
     return axis % inp.ndim
 
-# %% ../nbs/01_losses.ipynb #f3742173
+# %% ../nbs/01_losses.ipynb #48a174fc
 def soft_cross_entropy(
     inp:Tensor, # Logits: floats of any shape, N classes on `axis`
     targ:Tensor, # `SoftTarget` or dense soft target (floats, shape of `inp`), or class indices (integers, without the class axis)
@@ -92,7 +94,7 @@ def soft_cross_entropy(
     if reduction == 'mean': loss = loss/count
     return loss if torch.is_autocast_enabled(inp.device.type) else loss.to(inp.dtype)
 
-# %% ../nbs/01_losses.ipynb #95317280
+# %% ../nbs/01_losses.ipynb #1a5fe5dd
 class SoftCrossEntropyLossFlat(CrossEntropyLossFlat):
     "`CrossEntropyLossFlat` that takes soft targets too, on any class axis: see `soft_cross_entropy`"
     soft_targets = True
@@ -110,7 +112,7 @@ class SoftCrossEntropyLossFlat(CrossEntropyLossFlat):
     ) -> Tensor: # A number, or one for each position where `reduction="none"`
         return soft_cross_entropy(inp, targ, self.axis, self.func.weight, self.func.ignore_index, self.func.reduction)
 
-# %% ../nbs/01_losses.ipynb #477e6eb3
+# %% ../nbs/01_losses.ipynb #2deaa875
 _paired = "CrossEntropyLossFlat, nn.CrossEntropyLoss, F.cross_entropy, BCEWithLogitsLossFlat, nn.BCEWithLogitsLoss, F.binary_cross_entropy_with_logits"
 
 def _from_softmax(loss, axis): return SoftCrossEntropyLossFlat(axis, loss.weight, loss.ignore_index, loss.reduction)

@@ -30,10 +30,10 @@ def on_off(
     "The two values of a smoothed target"
     _check_mode(mode); _check_eps(eps)
     if not isinstance(n, int) or n < 1: raise ValueError(f"n={n!r}: expected a number of classes, at least 1")
-    on,off = (1-eps+eps/n, eps/n) if mode == 'paper' else (1-eps, eps/max(n-1, 1))
-    if mode == 'exact' and eps and not on > off: raise ValueError(
+    if mode == 'paper': return 1-eps+eps/n,eps/n
+    if eps and not eps < (n-1)/n: raise ValueError(
         f"eps={eps} with n={n} in mode='exact': expected eps < (n-1)/n = {(n-1)/n:.4g}, or the true class is no longer the most probable")
-    return on,off
+    return 1-eps,eps/(n-1) if eps else 0.
 
 # %% ../nbs/00_targets.ipynb #fe06c5bb
 def convert_eps(
@@ -131,6 +131,11 @@ def __reduce_ex__(self:SoftTarget, protocol):
 
 def _densify(o): return o.dense() if isinstance(o, SoftTarget) else o
 
+_read_only = "a SoftTarget cannot be changed in place; use `.dense()`"
+
+@patch
+def __setitem__(self:SoftTarget, idx, val): raise TypeError(_read_only)
+
 @patch(cls_method=True)
 def __torch_dispatch__(cls:SoftTarget, func, types, args=(), kwargs=None):
     kwargs,soft = kwargs or {},args[0] if args else None
@@ -141,7 +146,7 @@ def __torch_dispatch__(cls:SoftTarget, func, types, args=(), kwargs=None):
             move = {k:kwargs[k] for k in ('device', 'non_blocking') if k in kwargs}
             return soft._like(kwargs.get('dtype'), lambda o: o.to(**move))
         alias = func._schema.arguments[0].alias_info
-        if alias is not None and alias.is_write: raise TypeError(f"{func}: a SoftTarget cannot be changed in place; use `.dense()`")
+        if alias is not None and alias.is_write: raise TypeError(f"{func}: {_read_only}")
     return func(*tree_map(_densify, args), **tree_map(_densify, kwargs))
 
 # %% ../nbs/00_targets.ipynb #11eca13d

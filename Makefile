@@ -1,0 +1,25 @@
+PYTHON ?= python3
+BIN := .venv/bin
+export MPLBACKEND ?= Agg
+
+.PHONY: demo test bench readme
+
+demo: .venv/ready  ## Digits with and without label smoothing, numbers and a picture
+	$(BIN)/python examples/digits.py
+
+test: .venv/ready  ## The lessons in the notebooks, then the tests
+	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --timing
+	$(BIN)/python -m pytest
+
+bench: .venv/ready  ## Speed and memory beside other losses, into benchmarks/README.md
+	$(BIN)/python -m pip install -q -e '.[bench]'
+	$(BIN)/python benchmarks/losses.py
+	$(BIN)/python benchmarks/steps.py
+
+readme: .venv/ready  ## README.md from nbs/index.ipynb
+	$(BIN)/python nbs/_readme.py
+
+.venv/ready: settings.ini setup.cfg setup.py pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -e '.[dev]'
+	touch $@

@@ -1,0 +1,391 @@
+"LabelSmooth on real Learners: what it trains, what everybody else sees, and what is left after any interruption"
+import math, time
+import pytest, torch, torch.nn.functional as F
+from torch.testing import assert_close
+from fastai.vision.all import *
+from fastai_labelsmooth.all import *
+from conftest import digits_dls, digits_learner
+
+def weights(learn): return torch.cat([p.detach().flatten() for p in learn.model.parameters()])
+
+class SpyLoss:
+    "A loss that keeps the targets it was given"
+    soft_targets,reduction = True,'mean'
+    def __init__(self): self.seen = []
+    def __call__(self, pred, targ):
+        self.seen.append(targ)
+        return soft_cross_entropy(pred, targ, reduction=self.reduction)
+
+@pytest.mark.parametrize('eps', [.1, .3])
+def test_paper_mode_trains_what_torch_trains(eps):
+    a,b = digits_learner(LabelSmooth(eps, 'paper'), nn.CrossEntropyLoss()),digits_learner(None, nn.CrossEntropyLoss(label_smoothing=eps))
+    for learn in (a, b):
+        set_seed(1)
+        learn.fit_one_cycle(2, 1e-2)
+    assert_close(weights(a), weights(b), rtol=1e-4, atol=1e-5)
+    plain = digits_learner(None, nn.CrossEntropyLoss())
+    set_seed(1)
+    plain.fit_one_cycle(2, 1e-2)
+    assert (weights(a)-weights(plain)).abs().max() > 100*(weights(a)-weights(b)).abs().max()
+
+def test_exact_is_paper_at_the_converted_eps():
+    res = []
+    for mode,eps in (('exact', .1), ('paper', convert_eps(.1, 10, to='paper'))):
+        learn = digits_learner(LabelSmooth(eps, mode))
+        set_seed(1)
+        learn.fit(1)
+        res.append(weights(learn))
+    assert_close(*res, rtol=1e-5, atol=1e-6)
+
+def test_soft_in_training_hard_in_validation():
+    loss = SpyLoss()
+    digits_learner(LabelSmooth(.1), loss).fit(1)
+    n = len(digits_dls().train)
+    assert [type(o) for o in loss.seen[:n]] == [SoftTarget]*n
+    assert {type(o) for o in loss.seen[n:]} == {Tensor} and len(loss.seen) > n
+    assert (loss.seen[0].on, loss.seen[0].off) == on_off(.1, 10)
+
+def test_smooth_valid():
+    loss = SpyLoss()
+    digits_learner(LabelSmooth(.1, smooth_valid=True), loss).validate()
+    assert {type(o) for o in loss.seen} == {SoftTarget}
+
+def test_valid_loss_is_the_plain_cross_entropy():
+    learn = digits_learner(LabelSmooth(.3))
+    learn.fit(1)
+    learn.model.eval()
+    x,y = map(torch.stack, zip(*learn.dls.valid_ds))
+    assert learn.validate()[0] == pytest.approx(F.cross_entropy(learn.model(x), y).item(), rel=1e-5)
+
+def test_get_preds_of_a_raw_torch_loss_are_probabilities():
+    learn = digits_learner(LabelSmooth(), nn.CrossEntropyLoss())
+    learn.fit(1)
+    probs,targs,losses = learn.get_preds(with_loss=True)
+    assert_close(probs.sum(1), torch.ones(len(probs)))
+    assert_close(losses, -probs[range(len(probs)), targs].log(), rtol=1e-4, atol=1e-5)
+    assert learn.loss_func.reduction == 'mean'
+    assert learn.get_preds(with_decoded=True)[2].equal(probs.argmax(1))
+
+def test_the_optimum_is_where_it_says():
+    "One input, 10 classes: the model can only learn the target, and does"
+    x,y = torch.ones(64, 4),torch.zeros(64, dtype=torch.long)
+    dls = DataLoaders.from_dsets(list(zip(x, y)), list(zip(x, y)), bs=64, device='cpu', num_workers=0)
+    for mode in ('exact', 'paper'):
+        learn = Learner(dls, nn.Linear(4, 10), CrossEntropyLossFlat(), cbs=LabelSmooth(.1, mode), opt_func=SGD, lr=2.)
+        learn.remove_cb(ProgressCallback)
+        learn.logger = noop
+        learn.fit(400, wd=0.)
+        p,z = learn.get_preds()[0][0],learn.get_preds(act=noop)[0][0]
+        assert p[0].item() == pytest.approx(on_off(.1, 10, mode)[0], abs=2e-3)
+        assert (z[0]-z[1:].mean()).item() == pytest.approx(logit_gap(.1, 10, mode), abs=2e-2)
+
+# What everybody else sees
+
+inner = 'before_batch after_pred after_loss before_backward after_backward before_step after_step after_batch'.split()
+every = inner + 'before_epoch before_train after_train before_validate after_validate after_epoch after_fit'.split()
+
+@pytest.mark.parametrize('order', [-20, 0, 50, 99, 1000])
+def test_hard_targets_at_every_event(order):
+    seen = {}
+    class Look(Callback): pass
+    look = Look()
+    look.order = order
+    for e in inner: setattr(look, e, (lambda e: lambda: seen.setdefault((e, look.training), set()).add(type(look.learn.yb[0])))(e))
+    learn = digits_learner(LabelSmooth())
+    learn.fit(1, cbs=look)
+    soft = {k for k,v in seen.items() if SoftTarget in v}
+    assert soft == ({('after_pred', True)} if order > LabelSmooth.order else set())
+    assert len(seen) == len(inner) + 4 # validation has four of these events
+
+def test_metrics_see_hard_targets():
+    kinds = []
+    def kind(pred, targ):
+        kinds.append(type(targ))
+        return accuracy(pred, targ)
+    learn = digits_learner(LabelSmooth(smooth_valid=True))
+    learn.metrics = kind
+    learn.recorder.train_metrics = True
+    learn.fit(1)
+    assert set(kinds) == {Tensor}
+
+def raiser(event, exc, order=0, at=3):
+    "A callback that raises `exc` the `at`-th time that `event` comes"
+    class Raise(Callback):
+        count = 0
+        def __init__(self): self.order = order
+    def f(self):
+        self.count += 1
+        if self.count == at: raise exc
+    setattr(Raise, event, f)
+    return Raise()
+
+def still_works(learn, loss_func):
+    assert not any(isinstance(o, SoftTarget) for o in learn.yb)
+    assert learn.loss_func is loss_func
+    before = weights(learn).clone()
+    learn.fit(1)
+    assert not torch.equal(weights(learn), before)
+    assert learn.loss_func is loss_func
+    probs,_ = learn.get_preds()
+    assert_close(probs.sum(1), torch.ones(len(probs)))
+
+@pytest.mark.parametrize('event', inner)
+@pytest.mark.parametrize('exc', [CancelBatchException, CancelStepException, CancelTrainException, CancelEpochException, CancelFitException, KeyboardInterrupt, ZeroDivisionError('oops')])
+@pytest.mark.parametrize('order', [0, 99])
+def test_interruptions(event, exc, order):
+    learn = digits_learner(LabelSmooth())
+    loss_func = learn.loss_func
+    try: learn.fit(1, cbs=raiser(event, exc, order))
+    except (KeyboardInterrupt, ZeroDivisionError, CancelStepException, CancelBatchException): pass # fastai catches these two only where they belong
+    still_works(learn, loss_func)
+
+@pytest.mark.parametrize('exc', [KeyboardInterrupt, ZeroDivisionError])
+def test_interrupted_in_the_loss(exc):
+    class Loss(SpyLoss):
+        def __call__(self, pred, targ):
+            if len(self.seen) == 3:
+                self.seen.append(None)
+                raise exc
+            return super().__call__(pred, targ)
+        def activation(self, x): return x.softmax(1)
+    loss = Loss()
+    learn = digits_learner(LabelSmooth(), loss)
+    with pytest.raises(exc): learn.fit(1)
+    still_works(learn, loss)
+
+@pytest.mark.parametrize('exc', [CancelBatchException, CancelFitException])
+def test_cancelled_between_smoothing_and_the_loss(exc):
+    learn = digits_learner(LabelSmooth())
+    loss_func = learn.loss_func
+    learn.fit(1, cbs=raiser('after_pred', exc, order=1000))
+    still_works(learn, loss_func)
+
+def test_interrupted_between_smoothing_and_the_loss():
+    "No event tells of this; the next fit cleans up before its first batch"
+    learn = digits_learner(LabelSmooth())
+    loss_func = learn.loss_func
+    with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=raiser('after_pred', KeyboardInterrupt, order=1000))
+    learn.validate()
+    still_works(learn, loss_func)
+
+def test_an_interrupted_mixup_is_mended():
+    "fastai's MixUp leaves its own loss in an interrupted Learner"
+    learn = digits_learner(LabelSmooth())
+    loss_func,mix = learn.loss_func,MixUp()
+    with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=[mix, raiser('after_loss', KeyboardInterrupt)])
+    assert learn.loss_func is not loss_func
+    learn.fit(1)
+    assert learn.loss_func is loss_func
+
+# Beside the rest of fastai's core
+
+def test_lr_find_and_fits():
+    learn = digits_learner(LabelSmooth())
+    assert learn.lr_find(show_plot=False, num_it=20).valley > 0
+    learn.fit_one_cycle(4, 1e-2)
+    learn.fine_tune(2)
+    assert learn.validate()[1] > .7
+
+def name_of(f): return f.split('_')[0]
+
+@pytest.fixture(scope='module')
+def image_learn(tmp_path_factory):
+    "A trained Learner on digits as image files, with names for classes"
+    from sklearn.datasets import load_digits
+    path,d,names = tmp_path_factory.mktemp('digits'),load_digits(),['zero', 'one', 'two']
+    for i,(im,y) in enumerate(zip(d.images, d.target)):
+        if y < 3 and i < 600: PILImage.create((im*15.9).astype('uint8')).resize((32, 32)).save(path/f'{names[y]}_{i}.png')
+    dls = ImageDataLoaders.from_name_func(path, sorted(get_image_files(path)), valid_pct=.3, seed=0, bs=16, num_workers=0,
+                                          label_func=name_of, batch_tfms=[Flip(p=.5)])
+    set_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 3))
+    learn = Learner(dls, model, metrics=accuracy, cbs=LabelSmooth(.1), path=path)
+    learn.remove_cb(ProgressCallback)
+    learn.logger = noop
+    learn.fit_one_cycle(4, 1e-2)
+    return learn
+
+def test_predict(image_learn):
+    item = image_learn.dls.valid_ds.items[0]
+    name,idx,probs = image_learn.predict(item)
+    assert name == image_learn.dls.vocab[idx] and idx == probs.argmax()
+    assert probs.sum().item() == pytest.approx(1, abs=1e-5)
+
+def test_test_dl(image_learn):
+    items = image_learn.dls.valid_ds.items[:5]
+    probs,none = image_learn.get_preds(dl=image_learn.dls.test_dl(items))
+    assert none is None
+    assert_close(probs, image_learn.get_preds()[0][:5])
+    assert list(image_learn.topk(2, dl=image_learn.dls.test_dl(items))) == ['pred_1', 'prob_1', 'pred_2', 'prob_2']
+
+def test_interpretation(image_learn):
+    interp = ClassificationInterpretation.from_learner(image_learn)
+    assert interp.confusion_matrix().sum() == len(image_learn.dls.valid_ds)
+    losses,_ = interp.top_losses(3)
+    probs,targs = image_learn.get_preds()
+    assert_close(losses, (-probs[range(len(probs)), targs].log()).topk(3).values, rtol=1e-3, atol=1e-4)
+    interp.plot_top_losses(3)
+    interp.plot_confusion_matrix()
+
+def test_tta_and_show_results(image_learn):
+    probs,_ = image_learn.tta(n=2)
+    assert_close(probs.sum(1), torch.ones(len(probs)))
+    image_learn.show_results(max_n=2)
+
+def test_fine_tune_and_learner_stays(image_learn):
+    a = image_learn.loss_func
+    image_learn.fine_tune(1)
+    assert image_learn.loss_func is a and type(a) is SoftCrossEntropyLossFlat
+
+def test_export_and_load(image_learn, tmp_path):
+    items = image_learn.dls.valid_ds.items[:4]
+    want = image_learn.get_preds(dl=image_learn.dls.test_dl(items))[0]
+    image_learn.export(tmp_path/'learn.pkl')
+    again = load_learner(tmp_path/'learn.pkl')
+    again.remove_cb(ProgressCallback)
+    assert_close(again.get_preds(dl=again.dls.test_dl(items))[0], want)
+    assert (again.label_smooth.eps, again.label_smooth.mode) == (.1, 'exact')
+
+def test_save_and_load(image_learn):
+    probs = image_learn.get_preds()[0]
+    image_learn.save('m')
+    image_learn.load('m')
+    assert_close(image_learn.get_preds()[0], probs)
+
+def test_trackers(tmp_path):
+    learn = digits_learner(LabelSmooth(), path=tmp_path)
+    learn.fit(5, 1e-2, cbs=[EarlyStoppingCallback(patience=1, min_delta=10.), SaveModelCallback(), CSVLogger(), ReduceLROnPlateau()])
+    assert (tmp_path/'models/model.pth').exists() and (tmp_path/'history.csv').exists()
+    assert len(learn.recorder.values) < 5
+
+def test_gradient_accumulation_and_clip():
+    "Accumulating batches of 16 to 64 is training with batches of 64"
+    res = []
+    for bs,cbs in ((16, [GradientAccumulation(64)]), (64, [])):
+        items = list(digits_dls().train_ds)[:64]
+        dls = DataLoaders.from_dsets(items, items, bs=bs, shuffle=False, num_workers=0, device='cpu')
+        learn = digits_learner([LabelSmooth(), GradientClip(.5), *cbs], dls=dls, opt_func=SGD)
+        learn.fit(2, .1)
+        res.append(weights(learn))
+    assert_close(*res, rtol=1e-4, atol=1e-5)
+
+def test_a_custom_smoother_gets_what_it_needs():
+    calls,epochs = [],[]
+    class Smoother:
+        def __call__(self, targ, pred, eps, axis, ignore_index):
+            calls.append((targ.shape, pred.shape, pred.requires_grad, eps, axis, ignore_index))
+            return smooth_labels(targ, pred.shape[axis], eps/2, axis=axis, ignore_index=ignore_index)
+        def after_epoch(self): epochs.append(1)
+    a = digits_learner(LabelSmooth(.2, mode=Smoother()))
+    b = digits_learner(LabelSmooth(.1))
+    for learn in (a, b):
+        set_seed(1)
+        learn.fit(2)
+    assert_close(weights(a), weights(b))
+    assert calls[0] == (torch.Size([64]), torch.Size([64, 10]), False, .2, -1, -100)
+    assert len(epochs) == 2
+
+def test_dense_targets_in_the_data():
+    items = [(x, F.one_hot(y, 10).float()) for x,y in digits_dls().train_ds]
+    dls = DataLoaders.from_dsets(items, items, bs=64, shuffle=False, num_workers=0, device='cpu')
+    hard = DataLoaders.from_dsets(list(digits_dls().train_ds), bs=64, shuffle=False, num_workers=0, device='cpu')
+    res = []
+    for d in (dls, DataLoaders(hard.train, hard.train)):
+        learn = digits_learner(LabelSmooth(), dls=d)
+        learn.metrics = []
+        learn.fit(1)
+        res.append(weights(learn))
+    assert_close(*res, rtol=1e-4, atol=1e-5)
+
+def test_ignore_index_comes_from_the_loss():
+    items = [(x, y if i%2 else torch.tensor(255)) for i,(x,y) in enumerate(digits_dls().train_ds)]
+    dls = DataLoaders.from_dsets(items, items, bs=64, shuffle=False, num_workers=0, device='cpu')
+    odd = DataLoaders.from_dsets(items[1::2], items[1::2], bs=32, shuffle=False, num_workers=0, device='cpu')
+    res = []
+    for d in (dls, odd):
+        learn = digits_learner(LabelSmooth(), CrossEntropyLossFlat(ignore_index=255), dls=d)
+        learn.metrics = []
+        learn.fit(1)
+        res.append(weights(learn))
+    assert_close(*res, rtol=1e-4, atol=1e-5)
+
+def test_targets_elsewhere_are_checked_once_a_fit(monkeypatch):
+    "A device that is not the CPU is checked on the first batch only: every check would wait for it"
+    learn,cpu_calls = digits_learner(LabelSmooth()),[]
+    class Elsewhere(Tensor):
+        "A CPU tensor that says it is somewhere else"
+        device = property(lambda self: torch.device('meta'))
+        def cpu(self):
+            cpu_calls.append(1)
+            return self.as_subclass(Tensor)
+    class Move(Callback):
+        order = 50 # after fastai casts to plain tensors
+        def before_batch(self): self.learn.yb = (self.y.as_subclass(Elsewhere),)
+    seen = []
+    monkeypatch.setattr('fastai_labelsmooth.callback.smooth_labels', lambda targ, **kw: seen.append(type(targ)) or smooth_labels(targ.as_subclass(Tensor), **kw))
+    learn.add_cb(Move())
+    learn.metrics = []
+    learn.fit(2)
+    assert len(cpu_calls) == 1 and seen.count(Tensor) == 1 and seen.count(Elsewhere) == 2*len(learn.dls.train)
+
+# Bad input: an error that says what was wrong and what is accepted, and a Learner that is as it was
+
+@pytest.mark.parametrize('args,kw,error,says', [
+    ((-.1,), {}, ValueError, r'eps=-0.1.*0 <= eps < 1'), ((1,), {}, ValueError, 'eps=1'), ((1.5,), {}, ValueError, 'eps=1.5'), ((math.nan,), {}, ValueError, 'eps=nan'),
+    ((math.inf,), {}, ValueError, 'eps=inf'), (('0.1',), {}, TypeError, "eps='0.1'"), ((None,), {}, TypeError, 'eps=None'), ((True,), {}, TypeError, 'eps=True'),
+    (((.1, .2, .3),), {}, ValueError, 'pair'), (((.6, .5),), {}, ValueError, 'sum below 1'), (((-.1, .5),), {}, ValueError, 'eps=-0.1'), ((('a', .5),), {}, TypeError, "eps='a'"),
+    ((SchedCos(.1, 1.5),), {}, ValueError, 'eps=1.5'), ((.1, 'other'), {}, ValueError, "mode='other'.*'exact' or 'paper'"), ((.1, 3), {}, TypeError, 'mode=3.*callable'),
+    ((.1, None), {}, TypeError, 'mode=None'), ((.5,), dict(n=2), ValueError, r'eps=0.5 with n=2.*0\.5'), ((.1,), dict(n=1), ValueError, 'n=1'), ((.1,), dict(n='3'), ValueError, "n='3'"),
+    ((.1,), dict(targ_idx='0'), TypeError, "targ_idx='0'"), ((.1, 'exact', True), {}, TypeError, 'positional')])
+def test_bad_construction(args, kw, error, says):
+    with pytest.raises(error, match=says): LabelSmooth(*args, **kw)
+
+@pytest.mark.parametrize('cb,loss,error,says', [
+    (lambda: LabelSmooth((.05, .001)), CrossEntropyLossFlat(), ValueError, r'eps=\(0.05, 0.001\).*sigmoid'), (lambda: LabelSmooth(), nn.MSELoss(), TypeError, 'MSELoss.*soft_targets'),
+    (lambda: LabelSmooth(), MSELossFlat(), TypeError, 'expected one of'), (lambda: LabelSmooth(), nn.CrossEntropyLoss(label_smoothing=.1), ValueError, 'smoothed twice'),
+    (lambda: LabelSmooth(), LabelSmoothingCrossEntropy(), ValueError, 'smoothed twice'), (lambda: LabelSmooth(), LabelSmoothingCrossEntropyFlat(), ValueError, 'smoothed twice'),
+    (lambda: LabelSmooth(), nn.NLLLoss(), TypeError, 'NLLLoss'), (lambda: LabelSmooth(), FocalLossFlat(), TypeError, 'counterpart'),
+    (lambda: [LabelSmooth(), LabelSmooth(.2)], CrossEntropyLossFlat(), ValueError, 'twice')])
+def test_bad_pairing(cb, loss, error, says):
+    with pytest.raises(error, match=says): digits_learner(cb(), loss)
+    learn = digits_learner(None, loss)
+    before = weights(learn).clone()
+    with pytest.raises(error, match=says): learn.fit(1, cbs=cb())
+    assert learn.loss_func is loss and torch.equal(weights(learn), before)
+    with pytest.raises(error, match=says): learn.get_preds(cbs=cb())
+    assert learn.loss_func is loss
+
+def bad_learner(y, loss_func=None, n_out=10, cb=None, x=None):
+    items = list(zip(torch.rand(len(y), 64) if x is None else x, y))
+    dls = DataLoaders.from_dsets(items, items, bs=len(y), shuffle=False, num_workers=0, device='cpu')
+    return digits_learner(cb or LabelSmooth(), loss_func, dls=dls, n_out=n_out)
+
+T = torch.tensor
+@pytest.mark.parametrize('y,kw,error,says', [
+    (T([0, 10]), {}, ValueError, 'class index 10.*0 to 9'), (T([0, -1]), {}, ValueError, 'class index -1'), (T([0, 255]), {}, ValueError, 'class index 255.*ignore_index=-100'),
+    (T([0, -100]), dict(loss_func=CrossEntropyLossFlat(ignore_index=9)), ValueError, 'class index -100'), (torch.full((2, 10), math.nan), {}, ValueError, r'targ.*nan.*\[0, 1\]'),
+    (torch.full((2, 10), 1.5), {}, ValueError, r'targ.*1.5.*\[0, 1\]'), (torch.rand(2, 7), {}, ValueError, r'shape \(2, 7\).*n=10'), (torch.rand(2), {}, ValueError, r'shape \(2,\).*n=10'),
+    (torch.zeros(2, 3, dtype=torch.long), {}, ValueError, r'shape \(2, 3\).*\(2,\)'), (T([0, 0]), dict(n_out=1), ValueError, r'n=1 classes.*BCEWithLogitsLossFlat'),
+    (T([0, 1]), dict(n_out=2, cb=lambda: LabelSmooth(.5)), ValueError, r'eps=0.5 with n=2.*0\.5'), (T([0, 1]), dict(cb=lambda: LabelSmooth(.9)), ValueError, 'eps=0.9 with n=10.*0.9'),
+    (T([0, 1]), dict(cb=lambda: LabelSmooth(targ_idx=1)), ValueError, "targ_idx=1.*1 targets"), (T([0, 1]), dict(cb=lambda: LabelSmooth(targ_idx=-2)), ValueError, 'targ_idx=-2'),
+    (torch.full((2, 10), 2.), dict(loss_func=BCEWithLogitsLossFlat()), ValueError, r'targ.*2.*\[0, 1\]'), (torch.full((2, 10), math.nan), dict(loss_func=nn.BCEWithLogitsLoss()), ValueError, 'targ.*nan'),
+    (torch.zeros(2, 7), dict(loss_func=BCEWithLogitsLossFlat()), ValueError, r'shape \(2, 7\).*\(2, 10\)'), (torch.zeros(2, 10), dict(loss_func=BCEWithLogitsLossFlat(), cb=lambda: LabelSmooth(.5)), ValueError, 'eps=0.5')])
+def test_bad_targets(y, kw, error, says):
+    if 'cb' in kw: kw = {**kw, 'cb': kw['cb']()}
+    learn = bad_learner(y, **kw)
+    loss_func,before = learn.loss_func,weights(learn).clone()
+    with pytest.raises(error, match=says): learn.fit(1)
+    assert learn.loss_func is loss_func
+    assert torch.equal(learn.yb[0], y) or y.is_floating_point()
+    assert type(learn.yb[0]) is Tensor
+    assert torch.equal(weights(learn), before)
+
+def test_a_prediction_that_is_not_one_tensor():
+    class Two(Module):
+        def __init__(self): self.l = nn.Linear(64, 10)
+        def forward(self, x): return self.l(x),x
+    loss = SpyLoss()
+    learn = digits_learner(LabelSmooth(), loss)
+    learn.model = Two()
+    with pytest.raises(TypeError, match='a tuple.*n='): learn.fit(1)
+    assert learn.loss_func is loss

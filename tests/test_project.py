@@ -1,0 +1,48 @@
+"The project's files say each fact once, and what is generated is up to date"
+import shutil, subprocess, sys
+from configparser import ConfigParser
+from importlib.metadata import metadata, requires, version, entry_points
+from pathlib import Path
+import pytest
+import fastai_labelsmooth
+
+root = Path(__file__).parent.parent
+
+@pytest.fixture
+def ini():
+    o = ConfigParser()
+    o.read(root/'settings.ini', encoding='utf-8')
+    return o['DEFAULT']
+
+def test_metadata_is_settings_ini(ini):
+    m = metadata('fastai_labelsmooth')
+    assert m['Name'].replace('-', '_') == ini['lib_name']
+    assert m['Summary'] == ini['description']
+    assert m['Author'] == ini['author']
+    assert m['License-Expression'] == ini['license']
+    assert m['Keywords'].replace(',', ' ').split() == ini['keywords'].split()
+    assert m['Requires-Python'] == '>='+ini['min_python']
+    assert version('fastai_labelsmooth') == fastai_labelsmooth.__version__
+
+@pytest.mark.parametrize('key,extra', [('requirements', None), ('dev_requirements', 'dev'), ('bench_requirements', 'bench')])
+def test_requirements_are_settings_ini(ini, key, extra):
+    names = [r.split(';')[0].strip() for r in requires('fastai_labelsmooth') if (f'extra == "{extra}"' in r if extra else 'extra' not in r)]
+    assert sorted(names) == sorted(ini[key].split())
+
+def test_nbdev_entry_point():
+    ep, = [o for o in entry_points(group='nbdev') if o.name == 'fastai_labelsmooth']
+    assert ep.load()['settings']['lib_path'] == 'fastai_labelsmooth'
+
+def test_export_changes_nothing(tmp_path):
+    for o in ('nbs', 'fastai_labelsmooth'): shutil.copytree(root/o, tmp_path/o, ignore=shutil.ignore_patterns('__pycache__'))
+    for o in ('pyproject.toml', 'settings.ini'): shutil.copy(root/o, tmp_path)
+    subprocess.run([Path(sys.executable).parent/'nbdev-export'], cwd=tmp_path, check=True)
+    modules = sorted(p.relative_to(root) for p in (root/'fastai_labelsmooth').glob('*.py'))
+    assert sorted(p.relative_to(tmp_path) for p in (tmp_path/'fastai_labelsmooth').glob('*.py')) == modules
+    for o in modules: assert (tmp_path/o).read_text() == (root/o).read_text(), f"{o} is not what its notebook exports: run nbdev-export"
+
+def test_readme_is_the_index():
+    sys.path.insert(0, str(root/'nbs'))
+    try: from _readme import readme
+    finally: sys.path.pop(0)
+    assert (root/'README.md').read_text() == readme(), "run `make readme`"

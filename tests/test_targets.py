@@ -1,0 +1,169 @@
+"Soft targets: the math of the modes, and a tensor that looks dense in every operation"
+import io, math, pickle
+from copy import copy, deepcopy
+import numpy as np, pytest, torch, torch.nn.functional as F
+from hypothesis import given, strategies as st
+from torch import tensor
+from torch.testing import assert_close
+from fastai.torch_core import TensorBase, TensorCategory, to_detach, to_device
+from fastai_labelsmooth.all import *
+from fastai_labelsmooth.targets import binary_on_off
+
+modes = st.sampled_from(['exact', 'paper'])
+
+def by_hand(index, n, on, off, axis=-1, ignore_index=-100):
+    "The dense soft target, one position at a time"
+    out = torch.zeros(*index.shape, n, dtype=torch.float64)
+    for pos in np.ndindex(*index.shape):
+        if index[pos] == ignore_index: continue
+        out[pos] = torch.as_tensor(off, dtype=torch.float64)
+        out[pos][index[pos]] = on if isinstance(on, float) else on[index[pos]]
+    return out.movedim(-1, axis)
+
+@pytest.mark.parametrize('eps,n,mode,on,off', [
+    (.1, 2, 'exact', .9, .1), (.1, 2, 'paper', .95, .05), (.1, 10, 'exact', .9, .1/9), (.1, 10, 'paper', .91, .01),
+    (0, 7, 'exact', 1, 0), (0, 7, 'paper', 1, 0), (.3, 4, 'exact', .7, .1), (.99, 3, 'paper', .34, .33)])
+def test_on_off(eps, n, mode, on, off): assert on_off(eps, n, mode) == pytest.approx((on, off), abs=1e-12)
+
+@given(st.floats(0, .98), st.integers(2, 5000), modes)
+def test_on_off_is_a_distribution_led_by_the_true_class(eps, n, mode):
+    if mode == 'exact': eps *= (n-1)/n
+    on,off = on_off(eps, n, mode)
+    assert on + (n-1)*off == pytest.approx(1)
+    assert on > off >= 0
+
+@given(st.floats(0, .98), st.integers(2, 5000))
+def test_one_family(eps, n):
+    assert on_off(eps, n, 'paper') == pytest.approx(on_off(convert_eps(eps, n, to='exact'), n, 'exact'))
+    assert convert_eps(convert_eps(eps, n, to='exact'), n, to='paper') == pytest.approx(eps)
+
+@pytest.mark.parametrize('eps,n,mode', [(.1, 2, 'exact'), (.1, 1000, 'paper'), (.4, 10, 'exact')])
+def test_logit_gap_gives_the_target_back(eps, n, mode):
+    z = torch.zeros(n, dtype=torch.float64)
+    z[0] = logit_gap(eps, n, mode)
+    assert z.softmax(0)[0].item() == pytest.approx(on_off(eps, n, mode)[0])
+
+def test_logit_gap_of_hard_targets_is_infinite(): assert logit_gap(0., 5) == math.inf
+
+@given(st.lists(st.integers(1, 4), min_size=0, max_size=3), st.integers(2, 6), st.data(), st.sampled_from([-100, 255, 0]))
+def test_dense(shape, n, data, ignore_index):
+    axis = data.draw(st.integers(-len(shape)-1, len(shape)))
+    index = torch.randint(0, n, shape)
+    if data.draw(st.booleans()): index[torch.rand(shape) < .3] = ignore_index
+    soft = smooth_labels(index, n, .1, 'exact', axis, ignore_index)
+    want = by_hand(index, n, .9, .1/(n-1), axis, ignore_index)
+    assert isinstance(soft, SoftTarget) and soft.shape == want.shape and soft.dtype == torch.float32
+    assert_close(soft.dense(), want.float(), rtol=0, atol=1e-7)
+    assert type(soft.dense()) is torch.Tensor
+
+def test_on_and_off_are_exact(): assert smooth_labels(tensor([0]), 2, .1).dense().tolist() == tensor([[.9, .1]]).tolist()
+
+def test_class_priors():
+    index,prior = tensor([[0, 2], [1, -100]]), tensor([.5, .3, .2])
+    soft = SoftTarget(index, 3, .9+.1*prior, .1*prior, axis=1)
+    assert_close(soft.dense(), by_hand(index, 3, .9+.1*prior, .1*prior, 1).float())
+    assert_close(soft.sum(1), tensor([[1., 1.], [1., 0.]]))
+
+@pytest.fixture
+def soft(): return smooth_labels(tensor([[1, 0, -100], [2, 2, 1]]), 4, .2, axis=1)
+
+@pytest.mark.parametrize('op', [
+    lambda o: o.sum(1), lambda o: o*2, lambda o: 1-o, lambda o: o[0], lambda o: o[:, 1:3], lambda o: o.argmax(1), lambda o: torch.cat([o, o]),
+    lambda o: torch.stack([o, o]), lambda o: o.movedim(1, -1), lambda o: o.reshape(2, -1), lambda o: o == o.max(), lambda o: o.double().mean(),
+    lambda o: torch.where(o > .5, o, torch.zeros(())), lambda o: torch.lerp(o, o.flip(0), .3), lambda o: o.to(torch.int64), lambda o: o.half(),
+    lambda o: F.cross_entropy(torch.arange(24.).view(2, 4, 3), o), lambda o: o.view(2, 12), lambda o: o.expand(2, 4, 3), lambda o: torch.zeros(2, 4, 3).copy_(o),
+    lambda o: TensorBase(torch.ones(2, 4, 3)) * o, lambda o: o @ torch.ones(3, 2), lambda o: o.unsqueeze(0), lambda o: tensor(o.shape)])
+def test_operations_see_the_dense_tensor(soft, op):
+    a,b = op(soft),op(soft.dense())
+    assert a.dtype == b.dtype
+    assert_close(a.as_subclass(torch.Tensor)+0, b.as_subclass(torch.Tensor)+0)
+
+def round_trip(o):
+    f = io.BytesIO()
+    torch.save(o, f)
+    f.seek(0)
+    return torch.load(f, weights_only=False)
+
+@pytest.mark.parametrize('op', [torch.clone, torch.detach, deepcopy, copy, lambda o: pickle.loads(pickle.dumps(o)), round_trip, lambda o: o.to('cpu'),
+    lambda o: o.to(torch.float64), lambda o: o.half(), to_detach, lambda o: to_device([o], 'cpu')[0], lambda o: o.contiguous(), lambda o: o.to('meta')])
+@pytest.mark.parametrize('off', [.1, tensor([.01, .02, .03, .04])])
+def test_carried_about_it_stays_a_soft_target(op, off):
+    old = SoftTarget(tensor([[1, 0, 255], [2, 2, 1]]), 4, .9, off, axis=1, ignore_index=255)
+    new = op(old)
+    assert type(new) is SoftTarget and new.shape == old.shape
+    assert (new.on, new.axis, new.ignore_index) == (old.on, old.axis, old.ignore_index)
+    if new.device.type == 'cpu': assert_close(new.dense().float(), old.dense(), atol=1e-3, rtol=0)
+    assert new.device == new.index.device
+
+def test_casts_say_their_dtype(soft):
+    assert soft.half().dtype == soft.half().dense().dtype == torch.float16
+    assert soft.to(torch.float64).dtype == torch.float64
+
+def test_copies_do_not_share(soft):
+    new = soft.clone()
+    new.index[0, 0] = 3
+    assert soft.index[0, 0] == 1
+
+@pytest.mark.parametrize('op', [lambda o: o.mul_(2), lambda o: o.zero_(), lambda o: o.__setitem__(0, 0.), lambda o: o.clamp_(0, 1)])
+def test_writing_into_it_is_an_error(soft, op):
+    with pytest.raises(TypeError, match='in place'): op(soft)
+
+def test_repr(soft): assert 'on=0.8' in repr(soft) and '(2, 4, 3)' in repr(soft)
+
+@pytest.mark.parametrize('dtype', [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.bool])
+def test_any_integer_is_an_index(dtype):
+    assert_close(smooth_labels(tensor([1, 0], dtype=dtype), 2).dense(), tensor([[.1, .9], [.9, .1]]))
+
+def test_fastai_tensors_become_plain(): assert type(smooth_labels(TensorCategory([1, 0]), 2).index) is torch.Tensor
+
+@given(st.integers(2, 6), modes, st.floats(0, .49), st.data())
+def test_dense_targets_go_through_the_same_map(n, mode, eps, data):
+    probs = torch.rand(3, n, 4).softmax(1)
+    probs[0, :, 0] = 0
+    got = smooth_labels(probs, n, eps, mode, axis=1)
+    on,off = on_off(eps, n, mode)
+    want = off + (on-off)*probs
+    want[0, :, 0] = 0
+    assert type(got) is torch.Tensor
+    assert_close(got, want)
+    onehot = F.one_hot(torch.arange(n)).float()
+    assert_close(smooth_labels(onehot, n, eps, mode), smooth_labels(torch.arange(n), n, eps, mode).dense())
+
+@pytest.mark.parametrize('eps,mode,one,zero', [(.1, 'exact', .9, .1), (.1, 'paper', .95, .05), ((.05, .001), 'exact', .95, .001), ([.05, .001], 'paper', .95, .001), (0, 'exact', 1, 0)])
+@pytest.mark.parametrize('dtype', [torch.bool, torch.int64, torch.float32, torch.float64])
+def test_smooth_binary(eps, mode, one, zero, dtype):
+    got = smooth_binary(tensor([[1, 0], [0, 1]], dtype=dtype), eps, mode)
+    assert got.dtype == (dtype if dtype.is_floating_point else torch.float32)
+    assert_close(got, tensor([[one, zero], [zero, one]], dtype=got.dtype))
+
+def test_smooth_binary_of_a_mixed_target(): assert_close(smooth_binary(tensor([.25]), (.05, .001)), tensor([.001+.949*.25]))
+def test_binary_is_two_classes(): assert binary_on_off(.1, 'paper') == on_off(.1, 2, 'paper')
+
+@given(st.floats(.01, .45), st.integers(2, 8), modes)
+def test_desmooth_undoes_smoothing(eps, n, mode):
+    truth = torch.rand(5, n, dtype=torch.float64).softmax(1)
+    assert_close(desmooth(smooth_labels(truth, n, eps, mode), eps, n, mode), truth)
+
+def test_desmooth_stays_on_the_simplex():
+    p = torch.tensor([[.98, .015, .005], [1., 0., 0.], [.4, .3, .3]])
+    q = desmooth(p, .1, 3)
+    assert_close(q.sum(1), torch.ones(3))
+    assert (q >= 0).all()
+    assert_close(q[1], tensor([1., 0., 0.]))
+
+@pytest.mark.parametrize('call,error,says', [
+    (lambda: on_off(-.1, 3), ValueError, r'eps=-0.1.*0 <= eps < 1'), (lambda: on_off(1, 3), ValueError, 'eps=1'), (lambda: on_off(math.nan, 3), ValueError, 'eps=nan'),
+    (lambda: on_off('0.1', 3), TypeError, "eps='0.1'"), (lambda: on_off(True, 3), TypeError, 'eps=True'), (lambda: on_off((.1, .2), 3), TypeError, r'eps=\(0.1, 0.2\)'),
+    (lambda: on_off(.5, 2), ValueError, r'eps=0.5 with n=2.*exact.*0.5'), (lambda: on_off(.9, 10), ValueError, r'n=10.*0.9'), (lambda: on_off(.1, 1), ValueError, 'n=1'),
+    (lambda: on_off(.1, 0), ValueError, 'n=0'), (lambda: on_off(.1, 2.), ValueError, r'n=2\.0'), (lambda: on_off(.1, 3, 'other'), ValueError, "mode='other'.*'exact' or 'paper'"),
+    (lambda: convert_eps(.1, 3, to='x'), ValueError, "to='x'"), (lambda: convert_eps(.1, 1, to='exact'), ValueError, 'n=1'), (lambda: convert_eps(.6, 2, to='paper'), ValueError, 'eps=0.6'),
+    (lambda: smooth_labels(tensor([0, 3]), 3), ValueError, 'class index 3.*0 to 2'), (lambda: smooth_labels(tensor([-1]), 3), ValueError, 'class index -1'),
+    (lambda: smooth_labels(tensor([-100]), 3, ignore_index=255), ValueError, 'class index -100.*ignore_index=255'),
+    (lambda: smooth_labels(tensor([[.5, .6, 1.1]]), 3), ValueError, r'targ.*1.1.*\[0, 1\]'), (lambda: smooth_labels(tensor([[.5, math.nan, .5]]), 3), ValueError, 'targ.*nan'),
+    (lambda: smooth_labels(tensor([[.5, .5]]), 3), ValueError, r'shape \(1, 2\).*n=3'), (lambda: smooth_labels([0, 1], 3), TypeError, r'targ=\[0, 1\]'),
+    (lambda: smooth_binary(tensor([0, 2])), ValueError, r'targ.*2.*\[0, 1\]'), (lambda: smooth_binary(tensor([math.nan])), ValueError, 'targ.*nan'),
+    (lambda: smooth_binary(tensor([1]), (.1,)), ValueError, 'eps=.*pair'), (lambda: smooth_binary(tensor([1]), (.6, .4)), ValueError, 'sum below 1'),
+    (lambda: smooth_binary(tensor([1]), (.1, 'x')), TypeError, "eps='x'"), (lambda: smooth_binary(tensor([1]), (.1, .2), 'x'), ValueError, "mode='x'"),
+    (lambda: smooth_binary(tensor([1]), .5), ValueError, 'eps=0.5'), (lambda: desmooth(torch.rand(2, 4), .1, 3), ValueError, r'shape \(2, 4\).*n=3')])
+def test_bad_arguments(call, error, says):
+    with pytest.raises(error, match=says): call()
