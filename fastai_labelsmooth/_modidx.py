@@ -50,6 +50,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'fastai_labelsmooth/losses.py'),
                                            'fastai_labelsmooth.losses._hard_index': ( 'losses.html#_hard_index',
                                                                                       'fastai_labelsmooth/losses.py'),
+                                           'fastai_labelsmooth.losses._scaled': ('losses.html#_scaled', 'fastai_labelsmooth/losses.py'),
+                                           'fastai_labelsmooth.losses._total': ('losses.html#_total', 'fastai_labelsmooth/losses.py'),
                                            'fastai_labelsmooth.losses._wide': ('losses.html#_wide', 'fastai_labelsmooth/losses.py'),
                                            'fastai_labelsmooth.losses.is_sigmoid': ( 'losses.html#is_sigmoid',
                                                                                      'fastai_labelsmooth/losses.py'),

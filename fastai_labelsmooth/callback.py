@@ -118,7 +118,7 @@ def before_loss(self:LabelSmooth):
     self._hard = learn.yb,learn.loss_func,[(cb, cb.yb1) for cb in mixers]
     for cb,yb1 in zip(mixers, mixed): cb.yb1,cb.lam = yb1,cb.lam.view(-1, *[1]*(getattr(learn.pred, 'ndim', 2)-2))
     learn.yb,learn.loss_func,self.check_device = yb,self._loss,False
-    if learn.training: self.used_eps.append(eps)
+    if learn.training and callable(self.eps): self.used_eps.append(eps)
 
 @patch
 def _loss(self:LabelSmooth, pred, *yb):
@@ -132,6 +132,6 @@ def _loss(self:LabelSmooth, pred, *yb):
 def after_fit(self:LabelSmooth):
     "Hand the values of `eps` to the recorder's `plot_sched`"
     recorder = getattr(self.learn, 'recorder', None)
-    if recorder is None or not self.used_eps or not callable(self.eps): return
+    if recorder is None or not self.used_eps: return
     if not self.learn._grab_cbs(ParamScheduler): recorder.hps = {'lr': list(recorder.lrs)}
     recorder.hps['eps'] = self.used_eps

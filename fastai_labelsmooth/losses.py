@@ -15,33 +15,47 @@ from .targets import SoftTarget, smooth_labels
 
 # %% ../nbs/01_losses.ipynb #39ecc68d
 class _SoftCrossEntropy(torch.autograd.Function):
-    "Cross-entropy, for each position, of the target that is `off` plus `gap` at `index` (no `index`: just `off`)"
+    """Cross-entropy of the target that is `off` plus `gap` at `index` (without an `index`, of the dense target `off`).
+    `total` is the target's sum over the classes, `scale` weighs the positions (None: 1 each), and `count` divides their sum (None: no sum)"""
     @staticmethod
-    def forward(ctx, inp, off, gap, index, axis):
+    def forward(ctx, inp, off, gap, index, total, scale, count, axis):
         logp = inp.log_softmax(axis, dtype=_wide(inp))
-        ctx.save_for_backward(inp)
-        ctx.off,ctx.gap,ctx.index,ctx.axis,ctx.dtype = off,gap,index,axis,inp.dtype
-        ctx.logp = logp if ctx.needs_input_grad[0] else None
-        loss = logp.new_zeros(()) if index is None else logp.gather(axis, index.unsqueeze(axis)).squeeze(axis).mul_(gap)
-        if isinstance(off, Tensor): loss = loss + (logp*off).sum(axis)
-        elif off: loss.add_(logp.sum(axis), alpha=off)
-        return loss.neg_()
+        if index is None: loss = (logp*off).sum(axis)
+        else:
+            loss = logp.gather(axis, index.unsqueeze(axis)).squeeze(axis).mul_(gap)
+            if isinstance(off, Tensor): loss += (logp*off).sum(axis)
+            elif off: loss.add_(logp.sum(axis), alpha=off)
+        if scale is not None: loss = _scaled(loss, scale)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(inp)
+            ctx.logp,ctx.target,ctx.scale,ctx.count,ctx.axis = logp,(off, gap, index, total),scale,count,axis
+        return loss.neg_() if count is None else loss.sum().div_(-count)
 
     @staticmethod
     def backward(ctx, grad):
-        off,gap,index,axis = ctx.off,ctx.gap,ctx.index,ctx.axis
-        if ctx.logp is None or torch.is_grad_enabled():
-            inp, = ctx.saved_tensors
-            p = inp.log_softmax(axis, dtype=_wide(inp)).exp()*1 # not the output that exp keeps
+        inp, = ctx.saved_tensors
+        (off,gap,index,total),axis = ctx.target,ctx.axis
+        if ctx.logp is None or torch.is_grad_enabled(): p = inp.log_softmax(axis, dtype=_wide(inp)).exp()*1 # not the output that exp keeps
         else: p,ctx.logp = ctx.logp.exp_(),None
-        total = off.sum(axis, keepdim=True) if isinstance(off, Tensor) else off*p.shape[axis]
-        if index is not None: total = total + (gap.unsqueeze(axis) if isinstance(gap, Tensor) else gap)
-        if isinstance(total, Tensor) or not math.isclose(total, 1, rel_tol=1e-9): p.mul_(total)
-        if isinstance(off, Tensor) or off: p.sub_(off)
-        if index is not None:
-            gap = gap if isinstance(gap, Tensor) else torch.full((), gap, dtype=p.dtype, device=p.device)
-            p.scatter_add_(axis, index.unsqueeze(axis), -gap.to(p.dtype).expand(index.shape).unsqueeze(axis))
-        return p.mul_(grad.unsqueeze(axis)).to(ctx.dtype),None,None,None,None
+        if ctx.count is not None: grad = grad/ctx.count
+        if ctx.scale is not None: grad = _scaled(grad, ctx.scale)
+        if grad.ndim: grad = grad.unsqueeze(axis)
+        if index is None: p.mul_(total*grad).addcmul_(off, grad, value=-1)
+        else:
+            if total is not None: p.mul_(total)
+            if isinstance(off, Tensor) or off: p.sub_(off)
+            index = index.unsqueeze(axis)
+            gap = gap.unsqueeze(axis).to(p.dtype) if isinstance(gap, Tensor) else p.new_full(index.shape, gap)
+            p.scatter_add_(axis, index, -gap).mul_(grad)
+        off_grad = -inp.log_softmax(axis, dtype=_wide(inp))*grad if ctx.needs_input_grad[1] else None
+        return p.to(inp.dtype),off_grad,*[None]*6
+
+def _scaled(values, scale): return (values*scale).masked_fill_(scale == 0, 0) # where it is 0 even a NaN does not count
+
+def _total(off, gap, n, axis):
+    "Sum over the `n` classes of `off`, with `gap` at one of them; None if it is 1"
+    total = (off.sum() if isinstance(off, Tensor) else off*n)+(gap.unsqueeze(axis) if isinstance(gap, Tensor) else gap)
+    return total if isinstance(total, Tensor) or not math.isclose(total, 1, rel_tol=1e-9) else None
 
 def _wide(inp): return torch.promote_types(inp.dtype, torch.float32)
 
@@ -71,28 +85,26 @@ def soft_cross_entropy(
     "Cross-entropy of logits against hard or soft targets: what `F.cross_entropy` says, but for class weights (see above)"
     if reduction not in ('mean', 'sum', 'none'): raise ValueError(f"reduction={reduction!r}: expected 'mean', 'sum' or 'none'")
     axis = _axis(inp, axis)
-    inp = inp.as_subclass(Tensor)
+    if type(inp) is not Tensor: inp = inp.as_subclass(Tensor)
     if type(targ) is not SoftTarget:
         targ = targ.as_subclass(Tensor)
         if not targ.is_floating_point(): targ = smooth_labels(_hard_index(targ, inp, axis), inp.shape[axis], 0., axis=axis, ignore_index=ignore_index)
     if targ.shape != inp.shape: raise ValueError(f"targ has shape {tuple(targ.shape)}: expected that of the logits, {tuple(inp.shape)}")
     if isinstance(targ, SoftTarget):
         if targ.axis != axis: raise ValueError(f"targ has its class axis at {targ.axis}: expected the loss's axis={axis}")
-        classes,keep = targ.parts()
-        loss = _SoftCrossEntropy.apply(inp, targ.off_values(), targ.gap_values(classes), classes, axis)
+        index,scale = targ.parts()
+        classes,off,gap = index,targ.off_values(),targ.gap_values(index)
+        total = _total(off, gap, inp.shape[axis], axis)
     else:
-        keep = (targ != 0).any(axis)
-        loss = -(inp.log_softmax(axis, dtype=_wide(inp))*targ).sum(axis) if targ.requires_grad else _SoftCrossEntropy.apply(inp, targ, 0., None, axis)
+        off,gap,index,total = targ,None,None,targ.sum(axis, keepdim=True)
+        scale = None if total.device.type == 'cpu' and total.all() else total.squeeze(axis) != 0
         if weight is not None: classes = targ.argmax(axis)
-    if keep is not None: loss = loss.masked_fill(~keep, 0)
-    count = loss.numel() if keep is None else keep.sum()
-    if weight is not None:
-        scale = weight.to(loss.dtype)[classes]
-        if keep is not None: scale = scale*keep
-        loss,count = loss*scale,scale.sum()
-    if reduction != 'none': loss = loss.sum()
-    if reduction == 'mean': loss = loss/count
-    return loss if torch.is_autocast_enabled(inp.device.type) else loss.to(inp.dtype)
+    if weight is not None: scale = weight.to(_wide(inp))[classes]*(1 if scale is None else scale)
+    if reduction == 'none': count = None
+    elif reduction == 'sum': count = 1
+    else: count = math.prod(inp.shape[:axis]+inp.shape[axis+1:]) if scale is None else scale.sum()
+    loss = _SoftCrossEntropy.apply(inp, off, gap, index, total, scale, count, axis)
+    return loss if loss.dtype == inp.dtype or torch.is_autocast_enabled(inp.device.type) else loss.to(inp.dtype)
 
 # %% ../nbs/01_losses.ipynb #1a5fe5dd
 class SoftCrossEntropyLossFlat(CrossEntropyLossFlat):

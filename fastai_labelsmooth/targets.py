@@ -153,7 +153,7 @@ def __torch_dispatch__(cls:SoftTarget, func, types, args=(), kwargs=None):
 def _check_index(index, n, ignore_index):
     "Raise for class indices out of range. On a CPU only: elsewhere it would wait for the device"
     if index.device.type != 'cpu' or not index.numel(): return
-    lo,hi = index.aminmax()
+    lo,hi = (o.item() for o in index.aminmax())
     if lo >= 0 and hi < n: return
     bad = index[((index < 0) | (index >= n)) & (index != ignore_index)]
     if bad.numel(): raise ValueError(f"targ has the class index {bad[0].item()}: expected 0 to {n-1} (n={n} classes) or ignore_index={ignore_index}")
@@ -161,8 +161,8 @@ def _check_index(index, n, ignore_index):
 def _check_probs(targ):
     "Raise for targets that are no probabilities. On a CPU only: elsewhere it would wait for the device"
     if targ.device.type != 'cpu' or not targ.numel(): return
-    lo,hi = targ.aminmax()
-    if not (lo >= 0 and hi <= 1): raise ValueError(f"targ has values from {lo.item():.4g} to {hi.item():.4g}: expected all of them in [0, 1]")
+    lo,hi = (o.item() for o in targ.aminmax())
+    if not (lo >= 0 and hi <= 1): raise ValueError(f"targ has values from {lo:.4g} to {hi:.4g}: expected all of them in [0, 1]")
 
 # %% ../nbs/00_targets.ipynb #893db666
 def _check_tensor(targ):
