@@ -25,7 +25,7 @@ class LabelSmooth(Callback):
         n:int=None # Number of classes, where the prediction is not one tensor with a class axis
     ):
         store_attr()
-        self._hard,self.paired,self.used_eps = None,None,[]
+        self._hard,self.paired,self.used_eps = [],None,[]
         if not callable(mode):
             if not isinstance(mode, str): raise TypeError(f"mode={mode!r}: expected 'exact', 'paper' or a callable")
             _check_mode(mode)
@@ -48,10 +48,10 @@ class LabelSmooth(Callback):
 
     def _restore(self):
         "Put the hard targets and the loss back"
-        if self._hard is None: return
+        if not self._hard: return
         self.learn.yb,self.learn.loss_func,mixed = self._hard
         for cb,yb1 in mixed: cb.yb1 = yb1
-        self._hard = None
+        self._hard.clear()
     after_loss = _restore
     after_cancel_batch = after_cancel_train = after_cancel_validate = after_cancel_epoch = after_cancel_fit = _restore
 
@@ -95,7 +95,9 @@ def _smooth(self:LabelSmooth, targ, eps):
         if self.n is None and not targ.is_floating_point(): targ = _hard_index(targ, pred, axis % pred.ndim)
         if callable(mode): return mode(targ, pred.detach() if one_tensor else pred, eps, axis, ignore_index)
         smooth = partial(smooth_labels, n=n, eps=eps, mode=mode, axis=axis, ignore_index=ignore_index)
-    if self.check_device and targ.device.type != 'cpu': smooth(targ.cpu())
+    if self.check_device and targ.device.type != 'cpu':
+        smooth(targ.cpu())
+        self.check_device = False
     return smooth(targ)
 
 @patch
@@ -115,9 +117,9 @@ def before_loss(self:LabelSmooth):
     mixers = [cb for cb in learn.cbs if isinstance(cb, MixHandler) and getattr(cb, 'stack_y', False)] if learn.training else []
     # All is computed before anything is replaced: an error leaves the Learner as it was
     yb,mixed = self._smooth_yb(learn.yb, eps),[self._smooth_yb(cb.yb1, eps) for cb in mixers]
-    self._hard = learn.yb,learn.loss_func,[(cb, cb.yb1) for cb in mixers]
+    self._hard[:] = learn.yb,learn.loss_func,[(cb, cb.yb1) for cb in mixers]
     for cb,yb1 in zip(mixers, mixed): cb.yb1,cb.lam = yb1,cb.lam.view(-1, *[1]*(getattr(learn.pred, 'ndim', 2)-2))
-    learn.yb,learn.loss_func,self.check_device = yb,self._loss,False
+    learn.yb,learn.loss_func = yb,self._loss
     if learn.training and callable(self.eps): self.used_eps.append(eps)
 
 @patch
