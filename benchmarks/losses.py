@@ -1,0 +1,168 @@
+"""Speed and memory of cross-entropy losses, ours beside others'. Writes its part of README.md and losses.png.
+
+One run is forward and backward on the same logits. All losses of a row take turns in shuffled order; the table has
+the median, as a ratio to torch's own label smoothing, and the spread (interquartile range over median)."""
+import resource, subprocess, sys, warnings
+from functools import partial
+from pathlib import Path
+warnings.filterwarnings('ignore')
+import numpy as np, pandas as pd, torch, torch.nn.functional as F
+from fastai.losses import CrossEntropyLossFlat, LabelSmoothingCrossEntropyFlat
+from fastai_labelsmooth.all import *
+from report import device, write_part, setup, sync, timed
+
+eps = 0.1
+
+def to_rows(loss, logits, index, axis):
+    "For losses that know only (rows, classes)"
+    return loss(logits.movedim(axis, -1).reshape(-1, logits.shape[axis]), index.reshape(-1))
+
+def class_axis_1(logits, axis): return logits if axis == 1 or logits.ndim == 2 else logits.movedim(axis, 1)
+
+def peers():
+    "Name -> f(logits, index, axis), each the loss as its users call it; what is not installed is named and left out"
+    ours,flat,ls = ({a: c(axis=a) for a in (1, -1)} for c in (SoftCrossEntropyLossFlat, CrossEntropyLossFlat, LabelSmoothingCrossEntropyFlat))
+    def dense(y, n, a=-1): return smooth_labels(y, n, eps, axis=a).dense()
+    def fastai_axis(z, a): return a if z.ndim > 2 else -1
+    res = {
+        'ours': lambda z,y,a: ours[a](z, smooth_labels(y, z.shape[a], eps, axis=a)),
+        'ours, hard targets': lambda z,y,a: ours[a](z, y),
+        'ours, dense target': lambda z,y,a: ours[a](z, dense(y, z.shape[a], a)),
+        'torch label_smoothing': lambda z,y,a: F.cross_entropy(class_axis_1(z, a), y, label_smoothing=eps),
+        'torch hard': lambda z,y,a: F.cross_entropy(class_axis_1(z, a), y),
+        'torch dense target': lambda z,y,a: F.cross_entropy(class_axis_1(z, a), dense(y, z.shape[a], 1)),
+        'fastai CrossEntropyLossFlat': lambda z,y,a: flat[fastai_axis(z, a)](z, y),
+        'fastai LabelSmoothing': lambda z,y,a: ls[fastai_axis(z, a)](z, y),
+    }
+    missing = []
+    try:
+        from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+        smooth,soft = LabelSmoothingCrossEntropy(eps),SoftTargetCrossEntropy()
+        res['timm LabelSmoothing'] = partial(to_rows, smooth)
+        res['timm SoftTarget'] = lambda z,y,a: to_rows(lambda z,y: soft(z, dense(y, z.shape[1])), z, y, a)
+    except ImportError: missing.append('timm')
+    try:
+        from segmentation_models_pytorch.losses import SoftCrossEntropyLoss
+        smp = {a: SoftCrossEntropyLoss(smooth_factor=eps, dim=a) for a in (1, -1)}
+        res['smp SoftCrossEntropyLoss'] = lambda z,y,a: smp[a](z, y)
+    except ImportError: missing.append('segmentation-models-pytorch')
+    try:
+        from transformers.trainer_pt_utils import LabelSmoother
+        smoother = LabelSmoother(eps)
+        res['transformers LabelSmoother'] = lambda z,y,a: to_rows(lambda z,y: smoother({'logits': z}, y), z, y, a)
+    except ImportError: missing.append('transformers')
+    return res,missing
+
+floors = {'softmax only': lambda z,y,a: z.detach().softmax(a), 'copy only': lambda z,y,a: z.detach().clone()}
+
+def data(shape, axis, seed=0):
+    torch.manual_seed(seed)
+    z = torch.randn(shape, device=device, requires_grad=True)
+    rows = list(shape)
+    n = rows.pop(axis)
+    return z,torch.randint(0, n, rows, device=device)
+
+def step(f, z, y, axis):
+    z.grad = None
+    out = f(z, y, axis)
+    if out.requires_grad: out.backward()
+
+def times(fs, shape, axis, seconds=8.):
+    "Median seconds and spread of each of `fs`, in shuffled order"
+    z,y = data(shape, axis)
+    runs = {k: partial(step, f, z, y, axis) for k,f in fs.items()}
+    for f in runs.values(): f()
+    return timed(runs, seconds)
+
+shapes = [((64, 10), 1), ((256, 1000), 1), ((1024, 32000), 1), ((4096, 32000), 1), ((16, 64, 8000), -1), ((8, 21, 256, 256), 1)]
+
+def speed():
+    fs,missing = peers()
+    rows,spread,base = {},{},{}
+    for shape,axis in shapes:
+        t = times({**fs, **floors}, shape, axis, seconds=8 if np.prod(shape) < 5e7 else 40)
+        name = f"{shape}{'' if axis == 1 else f', axis {axis}'}"
+        ref = t['torch label_smoothing'][0]
+        rows[name] = {k: v[0]/ref for k,v in t.items()}
+        spread[name] = max(v[1] for v in t.values())
+        base[name] = f'{ref*1e3:.2f} ms'
+        print(name, {k: round(v, 2) for k,v in rows[name].items()}, flush=True)
+    df = pd.DataFrame(rows)
+    df.loc['*torch label_smoothing takes*'] = base
+    df.loc['*largest spread*'] = {k: f'{v:.0%}' for k,v in spread.items()}
+    return df,missing
+
+def peak(name, shape, axis, grad=True):
+    "Extra peak memory of one run in this process, over the bytes of the logits"
+    f = peers()[0][name]
+    z,y = data((4,)+tuple(shape[1:]) if len(shape) == 2 else (1,)+tuple(shape[1:]), axis)
+    step(f, z, y, axis) # what is allocated once only
+    z,y = data(shape, axis)
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        peak_now = torch.cuda.max_memory_allocated
+    else:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024
+        peak_now = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024
+    if grad: step(f, z, y, axis)
+    else:
+        with torch.no_grad(): f(z, y, axis)
+    sync()
+    return (peak_now()-before)/(z.numel()*z.element_size())
+
+memory_shapes = [((4096, 16000), 1), ((8, 21, 512, 640), 1)]
+def memory():
+    "Each measurement in a process of its own"
+    res = {}
+    for shape,axis in memory_shapes:
+        for grad in (True, False):
+            col = f"{shape}{'' if grad else ', no gradient'}"
+            res[col] = {}
+            for name in peers()[0]:
+                out = subprocess.run([sys.executable, __file__, 'peak', name, repr(tuple(shape)), str(axis), str(int(grad))], capture_output=True, text=True, check=True)
+                res[col][name] = float(out.stdout.split()[-1])
+            print(col, {k: round(v, 2) for k,v in res[col].items()}, flush=True)
+    return pd.DataFrame(res)
+
+def growth():
+    "How the time grows with the number of classes and of rows"
+    fs = {k: v for k,v in {**peers()[0], **floors}.items() if k in ('ours', 'torch label_smoothing', 'torch hard', 'fastai CrossEntropyLossFlat', 'fastai LabelSmoothing', 'softmax only')}
+    by_n = pd.DataFrame({n: {k: v[0] for k,v in times(fs, (256, n), 1, 2).items()} for n in (10, 30, 100, 300, 1000, 3000, 10000, 50000)}).T*1e3
+    by_rows = pd.DataFrame({r: {k: v[0] for k,v in times(fs, (r, 1000), 1, 2).items()} for r in (8, 32, 128, 512, 2048, 8192, 32768)}).T*1e3
+    return by_n,by_rows
+
+def plot(by_n, by_rows, fname):
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    colors = {'ours': '#D55E00', 'torch label_smoothing': '#0072B2', 'torch hard': '#56B4E9', 'fastai CrossEntropyLossFlat': '#CC79A7', 'fastai LabelSmoothing': '#009E73', 'softmax only': '#999999'}
+    fig,axs = plt.subplots(1, 2, figsize=(10, 4), layout='constrained')
+    for ax,df,x in zip(axs, (by_n, by_rows), ('number of classes (256 rows)', 'number of rows (1,000 classes)')):
+        for k,c in colors.items(): ax.loglog(df.index, df[k], color=c, marker='.', lw=2.5 if k == 'ours' else 1.2, ls=':' if k == 'softmax only' else '-', label=k)
+        ax.set(xlabel=x, ylabel='forward + backward (ms)')
+    axs[0].legend(fontsize=8)
+    fig.savefig(fname, dpi=90)
+
+def main():
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+    speeds,missing = speed()
+    mem = memory()
+    suffix = '' if device.type == 'cpu' else f'-{device.type}'
+    plot(*growth(), Path(__file__).parent/f'losses{suffix}.png')
+    left_out = f"\nNot installed, so left out: {', '.join(missing)}.\n" if missing else ''
+    write_part(f'losses{suffix}', f"""{setup('timm', 'segmentation-models-pytorch', 'transformers')}
+{left_out}
+Time of forward and backward, as a ratio to `F.cross_entropy(label_smoothing=0.1)`; "ours" includes making the soft target:
+
+{speeds.to_markdown(floatfmt='.2f')}
+
+Extra peak memory of one forward and backward, over the bytes of the logits (a fresh process each):
+
+{mem.to_markdown(floatfmt='.2f')}
+
+![Time against classes and rows](losses{suffix}.png)""")
+
+if __name__ == '__main__':
+    if sys.argv[1:2] == ['peak']: print(peak(sys.argv[2], eval(sys.argv[3]), int(sys.argv[4]), bool(int(sys.argv[5]))))
+    else: main()

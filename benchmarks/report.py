@@ -1,0 +1,54 @@
+"What the benchmarks share: the device, the clock, and where the tables go"
+import platform, random, re, time
+from importlib.metadata import version, PackageNotFoundError
+from pathlib import Path
+import numpy as np, torch
+
+device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+def sync():
+    if device.type == 'cuda': torch.cuda.synchronize()
+
+def clock(f):
+    "Seconds that `f()` takes on the device"
+    if device.type == 'cpu':
+        start = time.perf_counter()
+        f()
+        return time.perf_counter()-start
+    start,end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    f()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end)/1000
+
+def timed(runs, seconds, least=7, most=3000):
+    "Run all of `runs` in turns, in shuffled order, for about `seconds`: name -> (median, interquartile range over median)"
+    res,names,start = {k: [] for k in runs},list(runs),time.perf_counter()
+    while len(res[names[0]]) < least or (time.perf_counter()-start < seconds and len(res[names[0]]) < most):
+        for k in random.sample(names, len(names)): res[k].append(clock(runs[k]))
+    def stats(t):
+        lo,mid,hi = np.percentile(t, (25, 50, 75))
+        return mid,(hi-lo)/mid
+    return {k: stats(v) for k,v in res.items()}
+
+def setup(*packages):
+    "Where and with what the numbers were taken"
+    def v(p):
+        try: return f'{p} {version(p)}'
+        except PackageNotFoundError: return None
+    if device.type == 'cuda':
+        x = torch.empty(2**28, device=device)
+        copy = timed({'copy': lambda: x.clone()}, 2)['copy'][0]
+        where = f'{torch.cuda.get_device_name()}, copies {2*x.numel()*4/copy/1e9:.0f} GB/s'
+    else:
+        cpu = re.search(r'model name\s*: (.*)', Path('/proc/cpuinfo').read_text()) if Path('/proc/cpuinfo').exists() else None
+        where = f'{cpu.group(1) if cpu else platform.processor()}, {torch.get_num_threads()} threads'
+    return f"{where}; Python {platform.python_version()}, " + ', '.join(filter(None, map(v, ('torch', 'fastai', *packages)))) + '.'
+
+def write_part(name, text):
+    "Put `text` between its markers in README.md"
+    fname = Path(__file__).parent/'README.md'
+    old,part = fname.read_text(),f'<!-- {name} -->\n{text}\n<!-- /{name} -->'
+    pat = re.compile(f'<!-- {name} -->.*<!-- /{name} -->', re.S)
+    fname.write_text(pat.sub(lambda m: part, old) if pat.search(old) else f'{old.rstrip()}\n\n{part}\n')
