@@ -2,14 +2,14 @@
 
 One run is forward and backward on the same logits. All losses of a row take turns in shuffled order; the table has
 the median, as a ratio to torch's own label smoothing, and the spread (interquartile range over median)."""
-import resource, subprocess, sys, warnings
+import re, subprocess, sys, warnings
 from functools import partial
 from pathlib import Path
 warnings.filterwarnings('ignore')
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from fastai.losses import CrossEntropyLossFlat, LabelSmoothingCrossEntropyFlat
 from fastai_labelsmooth.all import *
-from report import device, write_part, setup, sync, timed
+from report import device, write_part, setup, timed
 
 eps = 0.1
 
@@ -92,24 +92,29 @@ def speed():
     df.loc['*largest spread*'] = {k: f'{v:.0%}' for k,v in spread.items()}
     return df,missing
 
+def resident(what):
+    "Bytes of this process in memory: now (VmRSS) or at most since the last reset (VmHWM); Linux"
+    return int(re.search(rf'{what}:\s*(\d+)', Path('/proc/self/status').read_text()).group(1))*1024
+
 def peak(name, shape, axis, grad=True):
     "Extra peak memory of one run in this process, over the bytes of the logits"
     f = peers()[0][name]
-    z,y = data((4,)+tuple(shape[1:]) if len(shape) == 2 else (1,)+tuple(shape[1:]), axis)
-    step(f, z, y, axis) # what is allocated once only
+    def run(z, y):
+        if grad: return step(f, z, y, axis)
+        with torch.no_grad(): f(z, y, axis)
+    run(*data((4,)+shape[1:] if len(shape) == 2 else (1,)+shape[1:], axis)) # what is allocated once only
     z,y = data(shape, axis)
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        peak_now = torch.cuda.max_memory_allocated
+        run(z, y)
+        extra = torch.cuda.max_memory_allocated()-before
     else:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024
-        peak_now = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024
-    if grad: step(f, z, y, axis)
-    else:
-        with torch.no_grad(): f(z, y, axis)
-    sync()
-    return (peak_now()-before)/(z.numel()*z.element_size())
+        Path('/proc/self/clear_refs').write_text('5') # resets VmHWM
+        before = resident('VmRSS')
+        run(z, y)
+        extra = resident('VmHWM')-before
+    return extra/(z.numel()*z.element_size())
 
 memory_shapes = [((4096, 16000), 1), ((8, 21, 512, 640), 1)]
 def memory():

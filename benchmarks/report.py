@@ -6,9 +6,6 @@ import numpy as np, torch
 
 device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
-def sync():
-    if device.type == 'cuda': torch.cuda.synchronize()
-
 def clock(f):
     "Seconds that `f()` takes on the device"
     if device.type == 'cpu':

@@ -45,8 +45,8 @@ class _SoftCrossEntropy(torch.autograd.Function):
             if total is not None: p.mul_(total)
             if isinstance(off, Tensor) or off: p.sub_(off)
             index = index.unsqueeze(axis)
-            gap = gap.unsqueeze(axis).to(p.dtype) if isinstance(gap, Tensor) else p.new_full(index.shape, gap)
-            p.scatter_add_(axis, index, -gap).mul_(grad)
+            less = -gap.unsqueeze(axis).to(p.dtype) if isinstance(gap, Tensor) else p.new_full((), -gap).expand(index.shape)
+            p.scatter_add_(axis, index, less).mul_(grad)
         off_grad = -inp.log_softmax(axis, dtype=_wide(inp))*grad if ctx.needs_input_grad[1] else None
         return p.to(inp.dtype),off_grad,*[None]*6
 

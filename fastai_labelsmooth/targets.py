@@ -89,9 +89,12 @@ class SoftTarget(Tensor):
 def parts(self:SoftTarget
 ) -> tuple: # (index with ignored positions set to 0, mask of the others or None where nothing is ignored)
     "The index, safe to gather with, and which positions count"
-    keep = self.index != self.ignore_index
-    if keep.device.type == 'cpu' and keep.all(): return self.index,None
-    return self.index.masked_fill(~keep, 0),keep
+    index,ignore = self.index,self.ignore_index
+    if index.device.type == 'cpu' and index.numel():
+        lo,hi = index.aminmax()
+        if not lo.item() <= ignore <= hi.item(): return index,None
+    keep = index != ignore
+    return index.masked_fill(~keep, 0),keep
 
 def _at(value, index): return value[index] if isinstance(value, Tensor) else value
 
