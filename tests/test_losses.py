@@ -63,7 +63,7 @@ def test_value_and_gradient_against_float64(case):
     assert_close(soft_cross_entropy(inp, targ, **kw).double(), want, equal_nan=True, **tol[inp.dtype])
     assert torch.equal(inp, before) and torch.equal(a.detach(), before)
     if not want.isfinite().all(): return # the mean over nothing
-    g = torch.rand(want.shape)+.5
+    g = torch.randn(want.shape)
     got.backward(g.to(got.dtype))
     want.backward(g.double())
     assert a.grad.dtype == inp.dtype
@@ -134,9 +134,10 @@ def test_weighted_mean_by_hand():
 def test_targets_without_mass_one(): # somebody's own on and off
     inp = torch.randn(6, 4, requires_grad=True)
     soft = SoftTarget(torch.randint(0, 4, (6,)), 4, .9, .2)
-    a, = torch.autograd.grad(soft_cross_entropy(inp, soft), inp)
     b, = torch.autograd.grad(F.cross_entropy(inp, soft.dense()), inp)
-    assert_close(a, b)
+    for targ in (soft, soft.dense()):
+        a, = torch.autograd.grad(soft_cross_entropy(inp, targ), inp)
+        assert_close(a, b)
 
 @pytest.mark.parametrize('kind', ['hard', 'soft', 'priors', 'dense'])
 @pytest.mark.parametrize('shape,axis', [((4, 5), 1), ((2, 3, 5), -1), ((2, 5, 2, 2), 1)])
@@ -248,14 +249,23 @@ def test_empty_batch_as_torch(reduction):
         got.sum().backward()
 
 def test_all_ignored_as_torch():
-    inp,index = torch.randn(3, 5),torch.full((3,), -100)
-    assert soft_cross_entropy(inp, smooth_labels(index, 5)).isnan() and F.cross_entropy(inp, index).isnan()
+    inp,index = torch.randn(3, 5, requires_grad=True),torch.full((3,), -100)
+    loss = soft_cross_entropy(inp, smooth_labels(index, 5))
+    assert loss.isnan() and F.cross_entropy(inp, index).isnan()
+    for o in (loss, F.cross_entropy(inp, index)): assert (torch.autograd.grad(o, inp)[0] == 0).all()
     assert soft_cross_entropy(inp, smooth_labels(index, 5), reduction='sum') == 0
 
 def test_ignored_positions_have_no_gradient():
     inp = torch.randn(3, 5, requires_grad=True)
     soft_cross_entropy(inp, smooth_labels(tensor([1, -100, 2]), 5)).backward()
     assert (inp.grad[1] == 0).all() and (inp.grad[0] != 0).all()
+
+@pytest.mark.parametrize('bad', [math.nan, math.inf, -math.inf])
+def test_an_ignored_position_may_hold_anything(bad):
+    inp = torch.randn(3, 5)
+    want = soft_cross_entropy(inp[::2], smooth_labels(tensor([1, 2]), 5))
+    inp[1,3] = bad
+    assert_close(soft_cross_entropy(inp, smooth_labels(tensor([1, -100, 2]), 5)), want)
 
 def test_masked_classes_without_smoothing():
     inp = tensor([[1., -math.inf, 2.]], requires_grad=True)

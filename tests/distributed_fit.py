@@ -1,0 +1,43 @@
+"""Train on the CPU in as many processes as torchrun started, and save what each of them ends with:
+`torchrun --nproc_per_node=2 tests/distributed_fit.py FOLDER`"""
+import sys, torch
+from pathlib import Path
+from fastai.basics import *
+from fastai.distributed import *
+from fastai_labelsmooth.all import *
+from conftest import digits_dls, digits_learner
+
+bs,n_train,n_valid,epochs,lr = 8,64,31,2,.1
+
+def dataloaders(bs=bs, order=None):
+    "Digits in their order, or in the `order` given"
+    o = digits_dls(n_train=n_train, n_valid=n_valid)
+    train = [o.train_ds[i] for i in order] if order else o.train_ds
+    return DataLoaders(*(DataLoader(ds, bs=bs, shuffle=False, num_workers=0) for ds in (train, o.valid_ds)), device='cpu')
+
+def learner(dls=None, cbs=None):
+    return digits_learner(L(LabelSmooth(.1, smooth_valid=True))+L(cbs), dls=dls or dataloaders(), opt_func=SGD)
+
+class Kinds(Callback):
+    "The kinds of target that are there when a batch is over"
+    def before_fit(self): self.kinds = set()
+    def after_batch(self): self.kinds |= {type(y).__name__ for y in self.learn.yb}
+
+def broadcast(self, t, rank):
+    "As fastai's, which moves the indices to a GPU even where there is none"
+    t = LongTensor(t)
+    torch.distributed.broadcast(t, rank)
+    return t.tolist()
+
+if __name__ == '__main__':
+    torch.set_num_threads(1)
+    DistributedDL._broadcast = broadcast
+    look = Kinds()
+    learn = learner(cbs=look)
+    with learn.distrib_ctx(sync_bn=False, in_notebook=False):
+        learn.fit(epochs, lr)
+        kinds = look.kinds # that of both training and validation
+        probs,targs = learn.get_preds()
+    torch.save(dict(weights=learn.model.state_dict(), probs=probs, targs=targs, kinds=kinds,
+                    loss=type(learn.loss_func).__name__), Path(sys.argv[1])/f'rank{rank_distrib()}.pt')
+    torch.distributed.destroy_process_group()
