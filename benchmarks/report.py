@@ -2,7 +2,7 @@
 import platform, random, re, time
 from importlib.metadata import version, PackageNotFoundError
 from pathlib import Path
-import numpy as np, torch
+import pandas as pd, torch
 
 device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
@@ -20,14 +20,13 @@ def clock(f):
     return start.elapsed_time(end)/1000
 
 def timed(runs, seconds, least=7, most=3000):
-    "Run all of `runs` in turns, in shuffled order, for about `seconds`: name -> (median, interquartile range over median)"
+    "Run all of `runs` in turns, in shuffled order, for about `seconds`: a row of seconds a turn, a column each"
     res,names,start = {k: [] for k in runs},list(runs),time.perf_counter()
     while len(res[names[0]]) < least or (time.perf_counter()-start < seconds and len(res[names[0]]) < most):
         for k in random.sample(names, len(names)): res[k].append(clock(runs[k]))
-    def stats(t):
-        lo,mid,hi = np.percentile(t, (25, 50, 75))
-        return mid,(hi-lo)/mid
-    return {k: stats(v) for k,v in res.items()}
+    return pd.DataFrame(res)
+
+def spread(times): return (times.quantile(.75)-times.quantile(.25))/times.median() # interquartile range over median
 
 def setup(*packages):
     "Where and with what the numbers were taken"
@@ -36,7 +35,7 @@ def setup(*packages):
         except PackageNotFoundError: return None
     if device.type == 'cuda':
         x = torch.empty(2**28, device=device)
-        copy = timed({'copy': lambda: x.clone()}, 2)['copy'][0]
+        copy = timed({'copy': lambda: x.clone()}, 2)['copy'].median()
         where = f'{torch.cuda.get_device_name()}, copies {2*x.numel()*4/copy/1e9:.0f} GB/s'
     else:
         cpu = re.search(r'model name\s*: (.*)', Path('/proc/cpuinfo').read_text()) if Path('/proc/cpuinfo').exists() else None

@@ -7,6 +7,7 @@ __all__ = ['soft_cross_entropy', 'SoftCrossEntropyLossFlat', 'soft_loss', 'is_si
 
 # %% ../nbs/01_losses.ipynb #f3cbde69
 import math
+from itertools import repeat
 import torch, torch.nn.functional as F
 from torch import nn, Tensor
 from fastai.losses import (CrossEntropyLossFlat, BCEWithLogitsLossFlat, LabelSmoothingCrossEntropy,
@@ -19,43 +20,68 @@ class _SoftCrossEntropy(torch.autograd.Function):
     `total` is the target's sum over the classes, `scale` weighs the positions (None: 1 each), and `count` divides their sum (None: no sum)"""
     @staticmethod
     def forward(ctx, inp, off, gap, index, total, scale, count, axis):
-        logp = inp.log_softmax(axis, dtype=_wide(inp))
-        if index is None: loss = (logp*off).sum(axis)
+        weight = 1 if count is None else 1/(count if isinstance(count, Tensor) else max(count, 1))
+        if scale is not None: weight = _scaled(weight, scale)
+        learn,dtype,n,target = any(ctx.needs_input_grad),_wide(inp),_block_size(inp, axis),(off, gap, index, total, weight)
+        if n >= len(inp): loss,buf = _loss_and_grad(learn, axis, inp, inp.softmax(axis, dtype=dtype), *target)
         else:
-            loss = logp.gather(axis, index.unsqueeze(axis)).squeeze(axis).mul_(gap)
-            if isinstance(off, Tensor): loss += (logp*off).sum(axis)
-            elif off: loss.add_(logp.sum(axis), alpha=off)
+            loss,buf = inp.new_empty(inp.select(axis, 0).shape, dtype=dtype),inp.new_empty(inp.shape, dtype=dtype) if learn else None
+            def split(o): return o.split(n) if isinstance(o, Tensor) and o.ndim and len(o) == len(inp) else repeat(o)
+            for l,z,p,*t in zip(*map(split, (loss, inp, buf, *target))):
+                l.copy_(_loss_and_grad(learn, axis, z, torch.softmax(z, axis, dtype, out=p), *t)[0])
         if scale is not None: loss = _scaled(loss, scale)
-        if any(ctx.needs_input_grad):
+        if learn:
             ctx.save_for_backward(inp)
-            ctx.logp,ctx.target,ctx.scale,ctx.count,ctx.axis = logp,(off, gap, index, total),scale,count,axis
+            ctx.buf,ctx.target,ctx.axis = buf,target,axis
         return loss.neg_() if count is None else loss.sum().div_(-count)
 
     @staticmethod
     def backward(ctx, grad):
-        inp, = ctx.saved_tensors
-        (off,gap,index,total),axis = ctx.target,ctx.axis
-        if ctx.logp is None or torch.is_grad_enabled(): p = inp.log_softmax(axis, dtype=_wide(inp)).exp()*1 # not the output that exp keeps
-        else: p,ctx.logp = ctx.logp.exp_(),None
-        if ctx.count is not None: grad = grad/ctx.count
-        if ctx.scale is not None: grad = _scaled(grad, ctx.scale)
-        if grad.ndim: grad = grad.unsqueeze(axis)
-        if index is None: p.mul_(total*grad).addcmul_(off, grad, value=-1)
+        (inp,),axis,(*_,total,weight) = ctx.saved_tensors,ctx.axis,ctx.target
+        scalar,grad = not grad.ndim,_keepdim(grad, axis)
+        if ctx.buf is None or torch.is_grad_enabled():
+            p = inp.softmax(axis, dtype=_wide(inp))
+            zero = (p-p.detach())*_keepdim(total*weight, axis) # with the derivatives of p
+            res = (_make_grad(axis, p.detach().clone(), *ctx.target)+zero)*grad
         else:
-            if total is not None: p.mul_(total)
-            if isinstance(off, Tensor) or off: p.sub_(off)
-            index = index.unsqueeze(axis)
-            less = -gap.unsqueeze(axis).to(p.dtype) if isinstance(gap, Tensor) else p.new_full((), -gap).expand(index.shape)
-            p.scatter_add_(axis, index, less).mul_(grad)
-        off_grad = -inp.log_softmax(axis, dtype=_wide(inp))*grad if ctx.needs_input_grad[1] else None
-        return p.to(inp.dtype),off_grad,*[None]*6
+            res,ctx.buf = ctx.buf,None
+            if not (scalar and grad.device.type == 'cpu' and grad.item() == 1): res.mul_(grad)
+        off_grad = -inp.log_softmax(axis, dtype=_wide(inp))*_keepdim(weight, axis)*grad if ctx.needs_input_grad[1] else None
+        return res.to(inp.dtype),off_grad,*[None]*6
+
+def _block_size(inp, axis):
+    "How many rows of the logits fit a CPU's cache; all rows elsewhere"
+    return len(inp) if axis == 0 or inp.device.type != 'cpu' else max(2**20*len(inp)//max(inp.numel(), 1), 1)
+
+def _loss_and_grad(learn, axis, z, p, off, gap, index, total, weight):
+    "The log-likelihood of each position, from logits and probabilities, and the gradient, made of the latter"
+    top,loss = z.amax(axis).to(p.dtype),p.amax(axis).log_() # of all probabilities, the largest never underflows
+    if isinstance(total, Tensor) or total != 1: loss = loss*total
+    if index is not None:
+        at_index = z.gather(axis, index.unsqueeze(axis)).squeeze(axis)-top
+        loss = loss+at_index*gap if isinstance(gap, Tensor) else loss.add_(at_index, alpha=gap)
+    if isinstance(off, Tensor): loss = loss+(z-top.unsqueeze(axis)).mul_(off).sum(axis)
+    elif off: loss.add_(z.sum(axis, dtype=p.dtype).sub_(top, alpha=z.shape[axis]), alpha=off)
+    return loss,_make_grad(axis, p, off, gap, index, total, weight) if learn else None
+
+def _make_grad(axis, p, off, gap, index, total, weight):
+    "Turn probabilities into the gradient, `weight*(total*p - target)`, in place"
+    scale,shift,gap = _keepdim(total*weight, axis),_keepdim(weight, axis),-gap*weight if index is not None else None
+    if isinstance(weight, Tensor): p.mul_(scale).sub_(off*shift)
+    elif isinstance(scale, Tensor): p.mul_(scale).sub_(off, alpha=weight)
+    else: torch.add(p.new_full((), -off*weight), p, alpha=scale, out=p) # one pass
+    if index is None: return p
+    index = index.unsqueeze(axis)
+    return p.scatter_add_(axis, index, gap.unsqueeze(axis).to(p.dtype)) if isinstance(gap, Tensor) else p.scatter_(axis, index, gap, reduce='add')
+
+def _keepdim(x, axis): return x.unsqueeze(axis) if isinstance(x, Tensor) and x.ndim else x
 
 def _scaled(values, scale): return (values*scale).masked_fill_(scale == 0, 0) # where it is 0 even a NaN does not count
 
-def _total(off, gap, n, axis):
-    "Sum over the `n` classes of `off`, with `gap` at one of them; None if it is 1"
-    total = (off.sum() if isinstance(off, Tensor) else off*n)+(gap.unsqueeze(axis) if isinstance(gap, Tensor) else gap)
-    return total if isinstance(total, Tensor) or not math.isclose(total, 1, rel_tol=1e-9) else None
+def _total(off, gap, n):
+    "Sum over the `n` classes of `off`, with `gap` at one of them"
+    total = (off.sum() if isinstance(off, Tensor) else off*n)+gap
+    return total if isinstance(total, Tensor) or not math.isclose(total, 1, rel_tol=1e-9) else 1
 
 def _wide(inp): return torch.promote_types(inp.dtype, torch.float32)
 
@@ -94,10 +120,10 @@ def soft_cross_entropy(
         if targ.axis != axis: raise ValueError(f"targ has its class axis at {targ.axis}: expected the loss's axis={axis}")
         index,scale = targ.parts()
         classes,off,gap = index,targ.off_values(),targ.gap_values(index)
-        total = _total(off, gap, inp.shape[axis], axis)
+        total = _total(off, gap, inp.shape[axis])
     else:
-        off,gap,index,total = targ,None,None,targ.sum(axis, keepdim=True)
-        scale = None if total.device.type == 'cpu' and total.all() else total.squeeze(axis) != 0
+        off,gap,index,total = targ,None,None,targ.sum(axis)
+        scale = None if total.device.type == 'cpu' and total.all() else total != 0
         if weight is not None: classes = targ.argmax(axis)
     if weight is not None: scale = weight.to(_wide(inp))[classes]*(1 if scale is None else scale)
     if reduction == 'none': count = None

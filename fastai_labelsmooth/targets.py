@@ -69,7 +69,7 @@ class SoftTarget(Tensor):
         on:float|Tensor, # Target of the true class; a number, or a vector of N: one for each true class
         off:float|Tensor, # Target of the other classes; a number, or a vector of N (class priors)
         axis:int=-1, # Where the dense tensor has its class axis: (B,H,W) with axis=1 becomes (B,N,H,W)
-        ignore_index:int=-100, # Positions with this index are rows of zeros
+        ignore_index:int=-100, # Positions with this index are rows of zeros; None if there are none
         dtype:torch.dtype=None # Floating dtype of the dense tensor, torch's default if None
     ):
         shape = list(index.shape)
@@ -89,12 +89,9 @@ class SoftTarget(Tensor):
 def parts(self:SoftTarget
 ) -> tuple: # (index with ignored positions set to 0, mask of the others or None where nothing is ignored)
     "The index, safe to gather with, and which positions count"
-    index,ignore = self.index,self.ignore_index
-    if index.device.type == 'cpu' and index.numel():
-        lo,hi = index.aminmax()
-        if not lo.item() <= ignore <= hi.item(): return index,None
-    keep = index != ignore
-    return index.masked_fill(~keep, 0),keep
+    if self.ignore_index is None: return self.index,None
+    keep = self.index != self.ignore_index
+    return self.index.masked_fill(~keep, 0),keep
 
 def _at(value, index): return value[index] if isinstance(value, Tensor) else value
 
@@ -154,12 +151,13 @@ def __torch_dispatch__(cls:SoftTarget, func, types, args=(), kwargs=None):
 
 # %% ../nbs/00_targets.ipynb #11eca13d
 def _check_index(index, n, ignore_index):
-    "Raise for class indices out of range. On a CPU only: elsewhere it would wait for the device"
-    if index.device.type != 'cpu' or not index.numel(): return
+    "`ignore_index`, or None where it does not occur; raise for indices out of range. Both on a CPU only: elsewhere it would wait for the device"
+    if index.device.type != 'cpu' or not index.numel(): return ignore_index
     lo,hi = (o.item() for o in index.aminmax())
-    if lo >= 0 and hi < n: return
+    if lo >= 0 and hi < n: return ignore_index if lo <= ignore_index <= hi else None
     bad = index[((index < 0) | (index >= n)) & (index != ignore_index)]
-    if bad.numel(): raise ValueError(f"targ has the class index {bad[0].item()}: expected 0 to {n-1} (n={n} classes) or ignore_index={ignore_index}")
+    if not bad.numel(): return ignore_index
+    raise ValueError(f"targ has the class index {bad[0].item()}: expected 0 to {n-1} (n={n} classes) or ignore_index={ignore_index}")
 
 def _check_probs(targ):
     "Raise for targets that are no probabilities. On a CPU only: elsewhere it would wait for the device"
@@ -184,8 +182,7 @@ def smooth_labels(
     on,off = on_off(eps, n, mode)
     targ = _check_tensor(targ)
     if not targ.is_floating_point():
-        _check_index(targ, n, ignore_index)
-        return SoftTarget(targ.long(), n, on, off, axis, ignore_index)
+        return SoftTarget(targ.long(), n, on, off, axis, _check_index(targ, n, ignore_index))
     if not targ.ndim or targ.shape[axis] != n:
         raise ValueError(f"targ has shape {tuple(targ.shape)}: expected n={n} classes on axis {axis}, or integer class indices")
     _check_probs(targ)

@@ -13,6 +13,13 @@ settings.load_profile('project')
 @pytest.fixture(autouse=True)
 def _seeded(): set_seed(0)
 
+def quiet(learn):
+    learn.remove_cb(ProgressCallback)
+    learn.logger = noop
+    return learn
+
+def weights(learn): return torch.cat([p.detach().flatten() for p in learn.model.parameters()])
+
 def digits_dls(bs=64, n_train=512, n_valid=200):
     "Real handwritten digits, as vectors of 64 values"
     d = load_digits()
@@ -24,11 +31,8 @@ def digits_learner(cbs=None, loss_func=None, dls=None, seed=0, n_out=10, **kwarg
     "A small quiet classifier of digits, the same one for the same seed"
     set_seed(seed)
     model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, n_out))
-    learn = Learner(dls or digits_dls(), model, CrossEntropyLossFlat() if loss_func is None else loss_func,
-                    metrics=accuracy, cbs=cbs, **kwargs)
-    learn.remove_cb(ProgressCallback)
-    learn.logger = noop
-    return learn
+    return quiet(Learner(dls or digits_dls(), model, CrossEntropyLossFlat() if loss_func is None else loss_func,
+                         metrics=accuracy, cbs=cbs, **kwargs))
 
 def pytest_pycollect_makeitem(name, obj):
     "fastai's star imports bring `test_*` functions of its own along: they are no tests of ours"

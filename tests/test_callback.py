@@ -4,9 +4,7 @@ import pytest, torch, torch.nn.functional as F
 from torch.testing import assert_close
 from fastai.vision.all import *
 from fastai_labelsmooth.all import *
-from conftest import digits_dls, digits_learner
-
-def weights(learn): return torch.cat([p.detach().flatten() for p in learn.model.parameters()])
+from conftest import digits_dls, digits_learner, quiet, weights
 
 class SpyLoss:
     "A loss that keeps the targets it was given"
@@ -71,9 +69,7 @@ def test_the_optimum_is_where_it_says():
     x,y = torch.ones(64, 4),torch.zeros(64, dtype=torch.long)
     dls = DataLoaders.from_dsets(list(zip(x, y)), list(zip(x, y)), bs=64, device='cpu', num_workers=0)
     for mode in ('exact', 'paper'):
-        learn = Learner(dls, nn.Linear(4, 10), CrossEntropyLossFlat(), cbs=LabelSmooth(.1, mode), opt_func=SGD, lr=2.)
-        learn.remove_cb(ProgressCallback)
-        learn.logger = noop
+        learn = quiet(Learner(dls, nn.Linear(4, 10), CrossEntropyLossFlat(), cbs=LabelSmooth(.1, mode), opt_func=SGD, lr=2.))
         learn.fit(400, wd=0.)
         p,z = learn.get_preds()[0][0],learn.get_preds(act=noop)[0][0]
         assert p[0].item() == pytest.approx(on_off(.1, 10, mode)[0], abs=2e-3)
@@ -199,9 +195,7 @@ def image_learn(tmp_path_factory):
                                           label_func=name_of, batch_tfms=[Flip(p=.5)])
     set_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 3))
-    learn = Learner(dls, model, metrics=accuracy, cbs=LabelSmooth(.1), path=path)
-    learn.remove_cb(ProgressCallback)
-    learn.logger = noop
+    learn = quiet(Learner(dls, model, metrics=accuracy, cbs=LabelSmooth(.1), path=path))
     learn.fit_one_cycle(4, 1e-2)
     return learn
 

@@ -7,20 +7,15 @@ from torch.testing import assert_close
 from fastai.vision.all import *
 from fastai.callback.channelslast import ChannelsLast
 from fastai_labelsmooth.all import *
-from conftest import digits_dls, digits_learner
+from conftest import digits_dls, digits_learner, quiet, weights
 import fastai.callback.fp16
-
-def weights(learn): return torch.cat([p.detach().flatten() for p in learn.model.parameters()])
 
 def digits(n=64): return [(x.view(1, 8, 8), y) for x,y in list(digits_dls().train_ds)[:n]]
 
 def make(items, model, loss_func, cbs=None, bs=16, **kwargs):
     "A quiet learner that trains and validates on `items`, in their order; the same one every time"
     dls = DataLoaders.from_dsets(items, items, bs=bs, shuffle=False, num_workers=0, device='cpu')
-    learn = Learner(dls, model, loss_func, cbs=cbs, **kwargs)
-    learn.remove_cb(ProgressCallback)
-    learn.logger = noop
-    return learn
+    return quiet(Learner(dls, model, loss_func, cbs=cbs, **kwargs))
 
 def convnet(n_out=10):
     set_seed(0)

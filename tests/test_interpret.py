@@ -8,7 +8,7 @@ from fastai.vision.all import *
 from fastai.callback.progress import CSVLogger
 from fastai_labelsmooth.all import *
 from fastai_labelsmooth.interpret import _bin_sums, _ece, _adaptive_ece
-from conftest import digits_dls, digits_learner
+from conftest import digits_learner, quiet
 
 @pytest.fixture(autouse=True)
 def _close():
@@ -25,10 +25,7 @@ class Logits(nn.Module):
 def learner(z, y, loss, bs=64, cbs=None, **kwargs):
     "A learner whose predictions are the logits `z`"
     dls = DataLoaders(*[DataLoader(list(zip(z, y)), bs=bs, num_workers=0, **kwargs) for _ in range(2)])
-    learn = Learner(dls, Logits(), loss, cbs=cbs)
-    learn.remove_cb(ProgressCallback)
-    learn.logger = noop
-    return learn
+    return quiet(Learner(dls, Logits(), loss, cbs=cbs))
 
 def softmax_data(m=500, n=5, scale=3.):
     z = torch.randn(m, n)*scale

@@ -1,5 +1,6 @@
 "The loss against torch and against a float64 reference, in value, gradient and second gradient"
 import copy, math, pickle
+from unittest.mock import patch
 import numpy as np, pytest, torch, torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import nn, tensor
@@ -7,6 +8,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 from fastai.losses import *
 from fastai.torch_core import TensorBase, TensorImage, TensorMask, TensorCategory
+from fastai_labelsmooth import losses
 from fastai_labelsmooth.all import *
 
 def reference(inp, targ, axis, weight=None, ignore_index=-100, reduction='mean'):
@@ -24,7 +26,7 @@ def reference(inp, targ, axis, weight=None, ignore_index=-100, reduction='mean')
 
 @st.composite
 def cases(draw):
-    "Logits of any shape and class axis, with a hard, a smoothed, a class-prior or a dense target"
+    "Logits of any shape and class axis, with a hard, a smoothed, a class-prior or a dense target, or one with an `on` for each class"
     shape = draw(st.lists(st.integers(1, 5), min_size=0, max_size=3))
     n,axis = draw(st.integers(2, 9)),draw(st.integers(-len(shape)-1, len(shape)))
     dtype = draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]))
@@ -36,12 +38,13 @@ def cases(draw):
     if draw(st.booleans()): inp = inp.transpose(0, -1).contiguous().transpose(0, -1)
     index = torch.randint(0, n, shape)
     index[torch.rand(shape) < draw(st.sampled_from([0., .4]))] = ignore_index
-    kind = draw(st.sampled_from(['hard', 'exact', 'paper', 'priors', 'dense']))
+    kind = draw(st.sampled_from(['hard', 'exact', 'paper', 'priors', 'by class', 'dense']))
     eps = draw(st.floats(0., .45))
     if kind == 'hard': targ = index
     elif kind == 'priors':
         prior = torch.rand(n).softmax(0)
         targ = SoftTarget(index, n, 1-eps+eps*prior, eps*prior, axis, ignore_index)
+    elif kind == 'by class': targ = SoftTarget(index, n, torch.rand(n)/2+.5, eps/n, axis, ignore_index)
     elif kind == 'dense': # MaxSup and margin smoothing have slightly negative entries
         targ = (torch.rand(full).softmax(axis)*1.2 - .2/n)*(torch.rand(shape) < .8).unsqueeze(axis)
     else: targ = smooth_labels(index, n, eps, kind, axis, ignore_index)
@@ -51,10 +54,14 @@ def cases(draw):
 tol = {torch.float64: dict(rtol=1e-6, atol=1e-6), torch.float32: dict(rtol=1e-4, atol=2e-5),
        torch.bfloat16: dict(rtol=2e-2, atol=2e-2), torch.float16: dict(rtol=4e-3, atol=4e-3)}
 
-@settings(max_examples=1200)
+@pytest.mark.parametrize('rows', [None, 2])
+@settings(max_examples=1000)
 @given(cases())
-def test_value_and_gradient_against_float64(case):
-    inp,targ,kw = case
+def test_value_and_gradient_against_float64(rows, case):
+    "All at once, as these few logits are, and two rows at a time, as a large batch is in its blocks"
+    with patch.object(losses, '_block_size', lambda inp, axis: rows if rows and axis else len(inp)): check_value_and_gradient(*case)
+
+def check_value_and_gradient(inp, targ, kw):
     before = inp.clone()
     a,b = inp.clone(memory_format=torch.preserve_format).requires_grad_(),inp.double().requires_grad_()
     got,want = soft_cross_entropy(a, targ, **kw),reference(b, targ, **kw)
@@ -161,6 +168,22 @@ def test_retain_graph_twice():
     assert_close(grads[1], grads[0]*3)
     assert_close(grads[2], grads[0])
     assert_close(grads[0], torch.autograd.grad(F.cross_entropy(inp, soft.dense()), inp)[0])
+
+@pytest.mark.parametrize('kind', ['soft', 'dense'])
+def test_large_logits_are_taken_in_blocks(kind):
+    "Rows do not know of each other, so the blocks cannot be told from the result"
+    inp,index = torch.randn(700, 4000, requires_grad=True),torch.randint(0, 4000, (700,))
+    targ = smooth_labels(index, 4000, .2) if kind == 'soft' else torch.rand(700, 4000).softmax(1)
+    assert 1 < losses._block_size(inp, 1) < 700
+    losses_by_row = soft_cross_entropy(inp, targ, reduction='none')
+    grad, = torch.autograd.grad(losses_by_row.sum(), inp, retain_graph=True)
+    again, = torch.autograd.grad(losses_by_row.sum(), inp)
+    assert torch.equal(grad, again)
+    for i in (0, 350, 699):
+        row = inp[i:i+1].detach().double().requires_grad_()
+        want = reference(row, (targ.dense() if kind == 'soft' else targ)[i:i+1], 1)
+        assert losses_by_row[i].item() == pytest.approx(want.item(), rel=1e-5)
+        assert_close(grad[i:i+1].double(), torch.autograd.grad(want, row)[0], rtol=1e-4, atol=1e-8)
 
 def test_first_gradient_survives_the_second_backward():
     inp,soft = _leaf(),_soft()

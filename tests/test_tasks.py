@@ -5,19 +5,12 @@ from fastai.vision.all import *
 from fastai.text.all import *
 from fastai.tabular.all import *
 from fastai_labelsmooth.all import *
-from conftest import digits_dls
-
-def quiet(learn):
-    learn.remove_cb(ProgressCallback)
-    learn.logger = noop
-    return learn
+from conftest import digits_dls, quiet
 
 def make(items, model, loss_func, cb=None, bs=16, **kwargs):
     "A quiet learner that trains and validates on `items`, in their order"
     dls = DataLoaders.from_dsets(items, items, bs=bs, shuffle=False, num_workers=0, device='cpu')
     return quiet(Learner(dls, model, loss_func, cbs=cb or LabelSmooth(), **kwargs))
-
-def weights(learn): return torch.cat([p.detach().flatten() for p in learn.model.parameters()])
 
 class Spy(Callback):
     "Keeps what is used in each training batch: the targets given to the loss, those that others see, the logits, the loss"
