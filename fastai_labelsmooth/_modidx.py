@@ -127,6 +127,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'fastai_labelsmooth.losses._axis': ('losses.html#_axis', 'fastai_labelsmooth/losses.py'),
                                            'fastai_labelsmooth.losses._block_size': ( 'losses.html#_block_size',
                                                                                       'fastai_labelsmooth/losses.py'),
+                                           'fastai_labelsmooth.losses._exp_': ('losses.html#_exp_', 'fastai_labelsmooth/losses.py'),
                                            'fastai_labelsmooth.losses._from_softmax': ( 'losses.html#_from_softmax',
                                                                                         'fastai_labelsmooth/losses.py'),
                                            'fastai_labelsmooth.losses._hard_index': ( 'losses.html#_hard_index',

@@ -23,12 +23,12 @@ class _SoftCrossEntropy(torch.autograd.Function):
         weight = 1 if count is None else 1/(count if isinstance(count, Tensor) else max(count, 1))
         if scale is not None: weight = _scaled(weight, scale)
         learn,dtype,n,target = any(ctx.needs_input_grad),_wide(inp),_block_size(inp, axis),(off, gap, index, total, weight)
-        if n >= len(inp): loss,buf = _loss_and_grad(learn, axis, inp, inp.softmax(axis, dtype=dtype), *target)
+        if n >= len(inp): loss,buf = _loss_and_grad(learn, axis, inp.log_softmax(axis, dtype=dtype), *target)
         else:
             loss,buf = inp.new_empty(inp.select(axis, 0).shape, dtype=dtype),inp.new_empty(inp.shape, dtype=dtype) if learn else None
             def split(o): return o.split(n) if isinstance(o, Tensor) and o.ndim and len(o) == len(inp) else repeat(o)
-            for l,z,p,*t in zip(*map(split, (loss, inp, buf, *target))):
-                l.copy_(_loss_and_grad(learn, axis, z, torch.softmax(z, axis, dtype, out=p), *t)[0])
+            for l,z,b,*t in zip(*map(split, (loss, inp, buf, *target))):
+                l.copy_(_loss_and_grad(learn, axis, torch.log_softmax(z, axis, dtype, out=b), *t)[0])
         if scale is not None: loss = _scaled(loss, scale)
         if learn:
             ctx.save_for_backward(inp)
@@ -40,9 +40,10 @@ class _SoftCrossEntropy(torch.autograd.Function):
         (inp,),axis,(*_,total,weight) = ctx.saved_tensors,ctx.axis,ctx.target
         scalar,grad = not grad.ndim,_keepdim(grad, axis)
         if ctx.buf is None or torch.is_grad_enabled():
-            p = inp.softmax(axis, dtype=_wide(inp))
+            logp = inp.log_softmax(axis, dtype=_wide(inp))
+            p = logp.exp()
             zero = (p-p.detach())*_keepdim(total*weight, axis) # with the derivatives of p
-            res = (_make_grad(axis, p.detach().clone(), *ctx.target)+zero)*grad
+            res = (_make_grad(axis, _exp_(logp.detach().clone()), *ctx.target)+zero)*grad
         else:
             res,ctx.buf = ctx.buf,None
             if not (scalar and grad.device.type == 'cpu' and grad.item() == 1): res.mul_(grad)
@@ -53,16 +54,16 @@ def _block_size(inp, axis):
     "How many rows of the logits fit a CPU's cache; all rows elsewhere"
     return len(inp) if axis == 0 or inp.device.type != 'cpu' else max(2**20*len(inp)//max(inp.numel(), 1), 1)
 
-def _loss_and_grad(learn, axis, z, p, off, gap, index, total, weight):
-    "The log-likelihood of each position, from logits and probabilities, and the gradient, made of the latter"
-    top,loss = z.amax(axis).to(p.dtype),p.amax(axis).log_() # of all probabilities, the largest never underflows
-    if isinstance(total, Tensor) or total != 1: loss = loss*total
-    if index is not None:
-        at_index = z.gather(axis, index.unsqueeze(axis)).squeeze(axis)-top
-        loss = loss+at_index*gap if isinstance(gap, Tensor) else loss.add_(at_index, alpha=gap)
-    if isinstance(off, Tensor): loss = loss+(z-top.unsqueeze(axis)).mul_(off).sum(axis)
-    elif off: loss.add_(z.sum(axis, dtype=p.dtype).sub_(top, alpha=z.shape[axis]), alpha=off)
-    return loss,_make_grad(axis, p, off, gap, index, total, weight) if learn else None
+def _loss_and_grad(learn, axis, logp, off, gap, index, total, weight):
+    "The log-likelihood of each position and, in the place of its log-probabilities, the gradient"
+    if index is None: loss = (logp*off).sum(axis)
+    else:
+        loss = logp.gather(axis, index.unsqueeze(axis)).squeeze(axis).mul_(gap)
+        if isinstance(off, Tensor): loss += (logp*off).sum(axis)
+        elif off: loss.add_(logp.sum(axis), alpha=off)
+    return loss,_make_grad(axis, _exp_(logp), off, gap, index, total, weight) if learn else None
+
+def _exp_(x): return x.mul_(1/math.log(2)).exp2_() # on some CPUs three times as fast as `exp_`
 
 def _make_grad(axis, p, off, gap, index, total, weight):
     "Turn probabilities into the gradient, `weight*(total*p - target)`, in place"
