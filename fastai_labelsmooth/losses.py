@@ -14,7 +14,39 @@ from fastai.losses import (CrossEntropyLossFlat, BCEWithLogitsLossFlat, LabelSmo
                            LabelSmoothingCrossEntropyFlat)
 from .targets import SoftTarget, smooth_labels
 
+# %% ../nbs/01_losses.ipynb #39ecc68c
+def _wide(inp): return torch.promote_types(inp.dtype, torch.float32)
+
+def _keepdim(x, axis): return x.unsqueeze(axis) if isinstance(x, Tensor) and x.ndim else x
+
+def _exp_(x): return x.mul_(1/math.log(2)).exp2_() # on some CPUs three times as fast as `exp_`
+
+def _make_grad(axis, p, off, gap, index, total, weight):
+    "Turn probabilities into the gradient, `weight*(total*p - target)`, in place"
+    scale,shift,gap = _keepdim(total*weight, axis),_keepdim(weight, axis),-gap*weight if index is not None else None
+    if isinstance(weight, Tensor): p.mul_(scale).sub_(off*shift)
+    elif isinstance(scale, Tensor): p.mul_(scale).sub_(off, alpha=weight)
+    else: torch.add(p.new_full((), -off*weight), p, alpha=scale, out=p) # one pass
+    if index is None: return p
+    index = index.unsqueeze(axis)
+    return p.scatter_add_(axis, index, gap.unsqueeze(axis).to(p.dtype)) if isinstance(gap, Tensor) else p.scatter_(axis, index, gap, reduce='add')
+
+def _loss_and_grad(learn, axis, logp, off, gap, index, total, weight):
+    "The log-likelihood of each position and, in the place of its log-probabilities, the gradient"
+    if index is None: loss = (logp*off).sum(axis)
+    else:
+        loss = logp.gather(axis, index.unsqueeze(axis)).squeeze(axis).mul_(gap)
+        if isinstance(off, Tensor): loss += (logp*off).sum(axis)
+        elif off: loss.add_(logp.sum(axis), alpha=off)
+    return loss,_make_grad(axis, _exp_(logp), off, gap, index, total, weight) if learn else None
+
 # %% ../nbs/01_losses.ipynb #39ecc68d
+def _block_size(inp, axis):
+    "How many rows of the logits fit a CPU's cache; all rows elsewhere"
+    return len(inp) if axis == 0 or inp.device.type != 'cpu' else max(2**20*len(inp)//max(inp.numel(), 1), 1)
+
+def _scaled(values, scale): return (values*scale).masked_fill_(scale == 0, 0) # where it is 0 even a NaN does not count
+
 class _SoftCrossEntropy(torch.autograd.Function):
     """Cross-entropy of the target that is `off` plus `gap` at `index` (without an `index`, of the dense target `off`).
     `total` is the target's sum over the classes, `scale` weighs the positions (None: 1 each), and `count` divides their sum (None: no sum)"""
@@ -50,42 +82,6 @@ class _SoftCrossEntropy(torch.autograd.Function):
         off_grad = -inp.log_softmax(axis, dtype=_wide(inp))*_keepdim(weight, axis)*grad if ctx.needs_input_grad[1] else None
         return res.to(inp.dtype),off_grad,*[None]*6
 
-def _block_size(inp, axis):
-    "How many rows of the logits fit a CPU's cache; all rows elsewhere"
-    return len(inp) if axis == 0 or inp.device.type != 'cpu' else max(2**20*len(inp)//max(inp.numel(), 1), 1)
-
-def _loss_and_grad(learn, axis, logp, off, gap, index, total, weight):
-    "The log-likelihood of each position and, in the place of its log-probabilities, the gradient"
-    if index is None: loss = (logp*off).sum(axis)
-    else:
-        loss = logp.gather(axis, index.unsqueeze(axis)).squeeze(axis).mul_(gap)
-        if isinstance(off, Tensor): loss += (logp*off).sum(axis)
-        elif off: loss.add_(logp.sum(axis), alpha=off)
-    return loss,_make_grad(axis, _exp_(logp), off, gap, index, total, weight) if learn else None
-
-def _exp_(x): return x.mul_(1/math.log(2)).exp2_() # on some CPUs three times as fast as `exp_`
-
-def _make_grad(axis, p, off, gap, index, total, weight):
-    "Turn probabilities into the gradient, `weight*(total*p - target)`, in place"
-    scale,shift,gap = _keepdim(total*weight, axis),_keepdim(weight, axis),-gap*weight if index is not None else None
-    if isinstance(weight, Tensor): p.mul_(scale).sub_(off*shift)
-    elif isinstance(scale, Tensor): p.mul_(scale).sub_(off, alpha=weight)
-    else: torch.add(p.new_full((), -off*weight), p, alpha=scale, out=p) # one pass
-    if index is None: return p
-    index = index.unsqueeze(axis)
-    return p.scatter_add_(axis, index, gap.unsqueeze(axis).to(p.dtype)) if isinstance(gap, Tensor) else p.scatter_(axis, index, gap, reduce='add')
-
-def _keepdim(x, axis): return x.unsqueeze(axis) if isinstance(x, Tensor) and x.ndim else x
-
-def _scaled(values, scale): return (values*scale).masked_fill_(scale == 0, 0) # where it is 0 even a NaN does not count
-
-def _total(off, gap, n):
-    "Sum over the `n` classes of `off`, with `gap` at one of them"
-    total = (off.sum() if isinstance(off, Tensor) else off*n)+gap
-    return total if isinstance(total, Tensor) or not math.isclose(total, 1, rel_tol=1e-9) else 1
-
-def _wide(inp): return torch.promote_types(inp.dtype, torch.float32)
-
 # %% ../nbs/01_losses.ipynb #f3742173
 def _hard_index(targ, inp, axis):
     "Class indices in the shape of the logits without their class axis; fastai's tabular targets come with one entry there"
@@ -99,6 +95,11 @@ def _axis(inp, axis):
     if not inp.is_floating_point(): raise TypeError(f"inp has dtype {inp.dtype}: expected floating-point logits")
     if not -inp.ndim <= axis < inp.ndim: raise ValueError(f"axis={axis}: expected a class axis of logits of shape {tuple(inp.shape)}")
     return axis % inp.ndim
+
+def _total(off, gap, n):
+    "Sum over the `n` classes of `off`, with `gap` at one of them"
+    total = (off.sum() if isinstance(off, Tensor) else off*n)+gap
+    return total if isinstance(total, Tensor) or not math.isclose(total, 1, rel_tol=1e-9) else 1
 
 # %% ../nbs/01_losses.ipynb #48a174fc
 def soft_cross_entropy(
