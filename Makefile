@@ -12,7 +12,7 @@ test: .venv/ready  ## The lessons in the notebooks, then the tests
 	$(BIN)/python -m pytest
 
 bench: .venv/ready  ## Speed and memory beside other losses, into benchmarks/README.md
-	$(BIN)/python -m pip install -q -e '.[bench]'
+	$(BIN)/python -m pip install -q --prefer-binary -e '.[bench]'
 	$(BIN)/python benchmarks/losses.py
 	$(BIN)/python benchmarks/steps.py
 
@@ -21,5 +21,5 @@ readme: .venv/ready  ## README.md from nbs/index.ipynb
 
 .venv/ready: settings.ini setup.cfg setup.py
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q -e '.[dev]'
+	$(BIN)/python -m pip install -q --prefer-binary -e '.[dev]'
 	touch $@

@@ -469,6 +469,14 @@ def test_topk_of_a_shuffled_dl_and_without_targets():
     top = learn.topk(k=2, dl=DataLoader([(o,) for o in z], bs=8, shuffle=True, num_workers=0))
     assert list(top) == ['pred_1', 'prob_1', 'pred_2', 'prob_2'] and top['pred_1'].tolist() == z.argmax(1).tolist()
 
+def test_the_training_set_whole_and_in_order():
+    "Although its loader shuffles and drops the last batch"
+    z,y = softmax_data(100)
+    learn = learner(z, y, CrossEntropyLossFlat(), shuffle=True, drop_last=True)
+    top = learn.topk(ds_idx=0)
+    assert top['target'].tolist() == y.tolist() and top['pred_1'].tolist() == z.argmax(1).tolist()
+    assert CalibrationInterpretation.from_learner(learn, ds_idx=0).count == 100
+
 @pytest.mark.parametrize('k', [0, -1, 1.5, 'a', 6])
 def test_topk_refuses_k(k):
     with pytest.raises(ValueError, match='k='): learner(*softmax_data(20), CrossEntropyLossFlat()).topk(k=k)
