@@ -8,7 +8,7 @@ __all__ = ['LabelSmooth']
 # %% ../nbs/02_callback.ipynb #156e5487
 from fastai.basics import *
 from fastai.callback.mixup import MixHandler
-from fastai.callback.schedule import ParamScheduler
+from fastai.callback.schedule import LRFinder, ParamScheduler
 from .targets import smooth_labels, smooth_binary, binary_on_off, on_off, _check_eps, _check_mode
 from .losses import soft_loss, is_sigmoid, _hard_index
 
@@ -31,10 +31,16 @@ class LabelSmooth(Callback):
             _check_mode(mode)
         if n is not None and (not isinstance(n, int) or n < 2): raise ValueError(f"n={n!r}: expected a number of classes, at least 2")
         if not isinstance(targ_idx, int): raise TypeError(f"targ_idx={targ_idx!r}: expected an integer")
-        for e in map(eps, (0., .5, 1.)) if callable(eps) else (eps,):
-            if isinstance(e, (tuple, list)): binary_on_off(e)
-            elif n and not callable(mode): on_off(e, n, mode)
-            else: _check_eps(e)
+        if not callable(eps): return self._check(eps)
+        for pct in (0., .5, 1.):
+            try: self._check(eps(pct))
+            except (TypeError, ValueError) as e: raise type(e)(f"the schedule eps={eps!r} gives at {pct:.0%} of training {e}") from None
+
+    def _check(self, eps):
+        "Raise for an `eps` that can't be right"
+        if isinstance(eps, (tuple, list)): binary_on_off(eps)
+        elif self.n and not callable(self.mode): on_off(eps, self.n, self.mode)
+        else: _check_eps(eps)
 
     def after_create(self):
         "Pair the loss"
@@ -134,6 +140,6 @@ def _loss(self:LabelSmooth, pred, *yb):
 def after_fit(self:LabelSmooth):
     "Hand the values of `eps` to the recorder's `plot_sched`"
     recorder = getattr(self.learn, 'recorder', None)
-    if recorder is None or not self.used_eps: return
+    if recorder is None or not self.used_eps or self.learn._grab_cbs(LRFinder): return # which keeps no schedule
     if not self.learn._grab_cbs(ParamScheduler): recorder.hps = {'lr': list(recorder.lrs)}
     recorder.hps['eps'] = self.used_eps

@@ -35,7 +35,7 @@ def _prob_rows(learn, preds):
     in_range = preds.min() >= 0 and preds.max() <= 1
     if not in_range or not (is_sigmoid(learn.loss_func) or torch.allclose(preds.sum(1), preds.new_ones(len(preds)), atol=1e-3)): raise ValueError(
         f"the learner's predictions with loss_func={learn.loss_func!r} are no probabilities: expected those of a classifier "
-        "(a raw torch loss gets its activation from LabelSmooth or a fastai loss)")
+        "(a raw torch loss gets its `activation` from LabelSmooth or a fastai loss, one of your own needs to have one)")
     return preds
 
 # %% ../nbs/04_interpret.ipynb #8f029c07
@@ -46,11 +46,14 @@ def topk(self:Learner,
     dl=None # `DataLoader` to use instead, with or without targets (`dls.test_dl(items)`)
 ) -> pd.DataFrame: # A row for each item in dataset order: `target` and `loss` (nats) where there are targets, then `pred_1`, `prob_1`, ...
     "The `k` most probable classes (multilabel: labels) of each item, by name, with their probabilities"
-    if not isinstance(k, int) or k < 1: raise ValueError(f"k={k!r}: expected a number of classes, at least 1")
+    if not isinstance(k, int) or isinstance(k, bool) or k < 1: raise ValueError(f"k={k!r}: expected a number of classes, at least 1")
     if dl is None: dl = self.dls[ds_idx].new(shuffle=False, drop_last=False)
     batch = dl.one_batch()
     with_targs = len(batch) > getattr(self.dls, 'n_inp', max(len(batch)-1, 1))
     preds,targs,*losses = self.get_preds(dl=dl, with_loss=with_targs)
+    if isinstance(preds, Tensor) and preds.numel() == len(preds) and is_sigmoid(self.loss_func): # one logit: yes or no
+        p = preds.flatten()
+        preds,targs = torch.stack([1-p, p], 1),targs.flatten().long() if with_targs else None
     n = _prob_rows(self, preds).shape[1]
     if k > n: raise ValueError(f"k={k}: expected at most the n={n} classes of the predictions")
     names,res = np.array(_class_names(self.dls, n), dtype=object),{}
@@ -58,7 +61,7 @@ def topk(self:Learner,
         if targs.shape == preds.shape and is_sigmoid(self.loss_func): res['target'] = [';'.join(map(str, names[t])) for t in targs.bool().numpy()]
         elif targs.is_floating_point() and targs.shape == preds.shape: res['target'] = names[targs.argmax(1)]
         else: res['target'] = names[targs.flatten().numpy()]
-        res['loss'] = losses[0].numpy()
+        res['loss'] = losses[0].flatten().numpy()
     for i,(prob,idx) in enumerate(zip(*(o.T.numpy() for o in preds.topk(k))), 1): res[f'pred_{i}'],res[f'prob_{i}'] = names[idx],prob
     return pd.DataFrame(res)
 
@@ -250,7 +253,7 @@ def plot_logit_gap(self:CalibrationInterpretation,
     edges = np.histogram_bin_edges(gap.numpy(), bins)
     for name,o,c in parts: ax.hist(o.numpy(), bins=edges, weights=np.full(len(o), 100/gap.numel()), color=c, alpha=.7, label=name)
     for t,v in theory:
-        if math.isfinite(v): ax.axvline(v, color=_red, ls='--', label=f"optimum{'' if t is None else f' for {t}'}, eps={eps}, {mode}: {v:.2f}")
+        if math.isfinite(v): ax.axvline(v, color={1: _blue, 0: _green}.get(t, _red), ls='--', label=f"optimum{'' if t is None else f' for {t}'}, eps={eps}, {mode}: {v:.2f}")
     ax.set(xlabel='logit (nats)' if self.sigmoid else 'top logit minus mean of the others (nats)', ylabel='predictions (%)')
     ax.legend()
 
@@ -307,7 +310,7 @@ def calibrate(self:Learner,
 ) -> float: # The temperature
     "Give calibrated probabilities from now on: softmax or sigmoid of the logits divided by a temperature"
     if temp is None: temp = temperature(self, ds_idx, dl)
-    if not 0 < temp < math.inf: raise ValueError(f"temp={temp!r}: expected a positive number")
+    if not isinstance(temp, (int, float)) or isinstance(temp, bool) or not 0 < temp < math.inf: raise ValueError(f"temp={temp!r}: expected a positive number")
     loss = copy(_classifier_loss(self.loss_func)) # another learner may have the same loss
     thresh = getattr(getattr(loss, 'activation', None), 'thresh', None) or getattr(loss, 'thresh', None) # before any temperature
     loss.activation = _Activation(temp, getattr(loss, 'axis', 1), is_sigmoid(loss), thresh)
@@ -385,14 +388,13 @@ def _values(x):
     lo,hi = x.min().item(),x.max().item()
     return f'{lo:.3g}' if math.isclose(lo, hi, rel_tol=1e-4) else f'{lo:.3g} to {hi:.3g}'
 
-def _draw_mask(ax, mask, void, title):
+def _draw_mask(ax, mask, void):
     "Classes as colours, their boundaries as lines, void pixels white"
     edge = torch.zeros_like(mask, dtype=torch.bool)
     edge[:-1] |= mask[1:] != mask[:-1]
     edge[:, :-1] |= mask[:, 1:] != mask[:, :-1]
     ax.imshow(np.ma.array(mask.numpy(), mask=void.numpy()), cmap='cividis', interpolation='nearest')
     ax.imshow(np.ma.array(edge.numpy(), mask=~edge.numpy()), cmap=matplotlib.colors.ListedColormap([_red]), interpolation='nearest')
-    ax.set_title(title, fontsize=9)
     ax.set(xticks=[], yticks=[])
 
 @patch
@@ -416,19 +418,19 @@ def _soft_batch(self:LabelSmooth, xb, yb, max_n):
 
 def _show_target(ax, hard, soft, sigmoid, names):
     "Bars, or for a segmentation mask its classes and boundaries with the two values in the title"
-    if sigmoid and hard.ndim > 1: # a mask for each label: the first one
-        hard,soft = (o.reshape(-1, *o.shape[-2:])[0] for o in (hard, soft))
-        parts = [f"{t} becomes {_values(soft[hard == t])}" for t in (1, 0) if (hard == t).any()]
-        return _draw_mask(ax, hard, torch.zeros_like(hard).bool(), ', '.join(parts))
-    if hard.ndim == 3:
-        on,keep = hard == hard.amax(-1, keepdim=True),hard.any(-1)
-        title = f"true class {_values(soft[on & keep[..., None]])},\neach other {_values(soft[~on & keep[..., None]])}" if keep.any() else 'void'
-        return _draw_mask(ax, hard.argmax(-1), ~keep, title)
+    what = ''
+    if sigmoid and hard.ndim > 1: hard,soft = (o.reshape(-1, *o.shape[-2:])[0] for o in (hard, soft)) # a mask for each label: the first one
     if hard.ndim == 2 and not sigmoid: # a sequence: its first position that counts
         i = hard.any(-1).int().argmax()
-        hard,soft = hard[i],soft[i]
-        ax.set_title(f'position {i}', fontsize=9)
-    _bars(ax, hard.reshape(-1), soft.reshape(-1), names)
+        hard,soft,what = hard[i],soft[i],f'position {i}: '
+    if sigmoid: what += ', '.join(f"{t} becomes {_values(soft[hard == t])}" for t in (1, 0) if (hard == t).any())
+    else:
+        on,keep = hard == hard.amax(-1, keepdim=True),hard.any(-1)
+        what += f"true class {_values(soft[on & keep[..., None]])},\neach other {_values(soft[~on & keep[..., None]])}" if keep.any() else 'void'
+    ax.set_title(what, fontsize=9)
+    if hard.ndim == 3: _draw_mask(ax, hard.argmax(-1), ~keep)
+    elif hard.ndim == 2: _draw_mask(ax, hard, torch.zeros_like(hard).bool())
+    else: _bars(ax, hard.reshape(-1), soft.reshape(-1), names)
 
 @patch
 def show_batch(self:LabelSmooth,
@@ -436,6 +438,8 @@ def show_batch(self:LabelSmooth,
     figsize:tuple=None # In inches
 ):
     "Inputs of a training batch, each over its hard and soft target (a schedule's `eps` is that of the beginning)"
+    if self.learn is None: raise ValueError("this LabelSmooth is in no Learner: expected `learn.label_smooth.show_batch()`, with `Learner(cbs=LabelSmooth())`")
+    if max_n < 1: raise ValueError(f"max_n={max_n!r}: expected at least 1 item")
     dl = self.learn.dls.train
     if not len(dl): raise ValueError("the training dl is empty: expected at least one batch")
     with no_random(): b = dl.new().one_batch()
@@ -443,7 +447,7 @@ def show_batch(self:LabelSmooth,
     xb,yb = b[:n_inp],b[n_inp:]
     if not len(yb): raise ValueError("the training dl has no targets: expected a DataLoader with them")
     hard,soft = self._soft_batch(xb, yb, max_n)
-    if isinstance(dl, TabDataLoader): samples = [(', '.join(f'{k}={v}' for k,v in row.items()),) for _,row in dl.decode(b).decode().items.iloc[:max_n].iterrows()]
+    if isinstance(dl, TabDataLoader): samples = [(', '.join(f'{k}={v:.4g}' if isinstance(v, float) else f'{k}={v}' for k,v in row.items()),) for _,row in dl.decode(b).decode().items.iloc[:max_n].iterrows()]
     else: samples = dl.decode_batch(b, max_n, full=False) if hasattr(dl, 'decode_batch') else batch_to_samples(b, max_n)
     names,n = _class_names(self.learn.dls, soft.shape[-1]),len(samples)
     _,axs = plt.subplots(2, n, figsize=ifnone(figsize, (2.4*n, 4.6)), squeeze=False, layout='constrained')

@@ -127,6 +127,8 @@ def soft_cross_entropy(
         off,gap,index,total = targ,None,None,targ.sum(axis)
         scale = None if total.device.type == 'cpu' and total.all() else total != 0
         if weight is not None: classes = targ.argmax(axis)
+    if weight is not None and weight.shape != (inp.shape[axis],):
+        raise ValueError(f"weight has shape {tuple(weight.shape)}: expected one for each of the {inp.shape[axis]} classes, ({inp.shape[axis]},)")
     if weight is not None: scale = weight.to(_wide(inp))[classes]*(1 if scale is None else scale)
     if reduction == 'none': count = None
     elif reduction == 'sum': count = 1
@@ -146,6 +148,8 @@ class SoftCrossEntropyLossFlat(CrossEntropyLossFlat):
     ):
         super().__init__(axis=axis, weight=weight, ignore_index=ignore_index, reduction=reduction)
 
+    def __repr__(self): return f"{type(self).__name__}(axis={self.axis}, ignore_index={self.func.ignore_index}, reduction={self.reduction!r})"
+
     def __call__(self,
         inp:Tensor, # Logits, N classes on `axis`
         targ:Tensor # Soft or hard target
@@ -162,8 +166,10 @@ def soft_loss(
 ): # The loss to train with instead: takes soft targets, equals `loss_func` on hard ones
     "Pair a loss with its soft-target counterpart; ValueError if it smooths already, TypeError if there is none"
     inner = getattr(loss_func, 'func', loss_func)
-    if isinstance(inner, LabelSmoothingCrossEntropy) or getattr(inner, 'label_smoothing', 0): raise ValueError(
-        f"loss_func={loss_func!r} smooths by itself, so targets would be smoothed twice: expected CrossEntropyLossFlat() or nn.CrossEntropyLoss()")
+    smooths = isinstance(inner, LabelSmoothingCrossEntropy)
+    eps = inner.eps if smooths else getattr(inner, 'label_smoothing', 0)
+    if smooths or eps: raise ValueError(
+        f"loss_func={loss_func!r} smooths by itself (by {eps}), so targets would be smoothed twice: expected CrossEntropyLossFlat() or nn.CrossEntropyLoss()")
     if getattr(loss_func, 'soft_targets', False) or type(loss_func) is BCEWithLogitsLossFlat: return loss_func
     if type(loss_func) is CrossEntropyLossFlat: return _from_softmax(inner, loss_func.axis)
     if type(loss_func) is nn.CrossEntropyLoss: return _from_softmax(loss_func, 1)

@@ -183,7 +183,7 @@ def smooth_labels(
     targ = _check_tensor(targ)
     if not targ.is_floating_point():
         return SoftTarget(targ.long(), n, on, off, axis, _check_index(targ, n, ignore_index))
-    if not targ.ndim or targ.shape[axis] != n:
+    if not -targ.ndim <= axis < targ.ndim or targ.shape[axis] != n:
         raise ValueError(f"targ has shape {tuple(targ.shape)}: expected n={n} classes on axis {axis}, or integer class indices")
     _check_probs(targ)
     return (off + (on-off)*targ) * targ.any(axis, keepdim=True)

@@ -328,7 +328,7 @@ def test_targets_elsewhere_are_checked_once_a_fit(monkeypatch):
     ((-.1,), {}, ValueError, r'eps=-0.1.*0 <= eps < 1'), ((1,), {}, ValueError, 'eps=1'), ((1.5,), {}, ValueError, 'eps=1.5'), ((math.nan,), {}, ValueError, 'eps=nan'),
     ((math.inf,), {}, ValueError, 'eps=inf'), (('0.1',), {}, TypeError, "eps='0.1'"), ((None,), {}, TypeError, 'eps=None'), ((True,), {}, TypeError, 'eps=True'),
     (((.1, .2, .3),), {}, ValueError, 'pair'), (((.6, .5),), {}, ValueError, 'sum below 1'), (((-.1, .5),), {}, ValueError, 'eps=-0.1'), ((('a', .5),), {}, TypeError, "eps='a'"),
-    ((SchedCos(.1, 1.5),), {}, ValueError, 'eps=1.5'), ((.1, 'other'), {}, ValueError, "mode='other'.*'exact' or 'paper'"), ((.1, 3), {}, TypeError, 'mode=3.*callable'),
+    ((SchedCos(.1, 1.5),), {}, ValueError, 'schedule eps=.*gives at 100% of training eps=1.5'), ((lambda pct: 'a',), {}, TypeError, "gives at 0% of training eps='a'"), ((.1, 'other'), {}, ValueError, "mode='other'.*'exact' or 'paper'"), ((.1, 3), {}, TypeError, 'mode=3.*callable'),
     ((.1, None), {}, TypeError, 'mode=None'), ((.5,), dict(n=2), ValueError, r'eps=0.5 with n=2.*0\.5'), ((.1,), dict(n=1), ValueError, 'n=1'), ((.1,), dict(n='3'), ValueError, "n='3'"),
     ((.1,), dict(targ_idx='0'), TypeError, "targ_idx='0'"), ((.1, 'exact', True), {}, TypeError, 'positional')])
 def test_bad_construction(args, kw, error, says):
@@ -336,8 +336,8 @@ def test_bad_construction(args, kw, error, says):
 
 @pytest.mark.parametrize('cb,loss,error,says', [
     (lambda: LabelSmooth((.05, .001)), CrossEntropyLossFlat(), ValueError, r'eps=\(0.05, 0.001\).*sigmoid'), (lambda: LabelSmooth(), nn.MSELoss(), TypeError, 'MSELoss.*soft_targets'),
-    (lambda: LabelSmooth(), MSELossFlat(), TypeError, 'expected one of'), (lambda: LabelSmooth(), nn.CrossEntropyLoss(label_smoothing=.1), ValueError, 'smoothed twice'),
-    (lambda: LabelSmooth(), LabelSmoothingCrossEntropy(), ValueError, 'smoothed twice'), (lambda: LabelSmooth(), LabelSmoothingCrossEntropyFlat(), ValueError, 'smoothed twice'),
+    (lambda: LabelSmooth(), MSELossFlat(), TypeError, 'expected one of'), (lambda: LabelSmooth(), nn.CrossEntropyLoss(label_smoothing=.2), ValueError, r'by itself \(by 0.2\).*smoothed twice'),
+    (lambda: LabelSmooth(), LabelSmoothingCrossEntropy(eps=0.), ValueError, 'smoothed twice'), (lambda: LabelSmooth(), LabelSmoothingCrossEntropyFlat(), ValueError, 'smoothed twice'),
     (lambda: LabelSmooth(), nn.NLLLoss(), TypeError, 'NLLLoss'), (lambda: LabelSmooth(), FocalLossFlat(), TypeError, 'counterpart'),
     (lambda: [LabelSmooth(), LabelSmooth(.2)], CrossEntropyLossFlat(), ValueError, 'twice')])
 def test_bad_pairing(cb, loss, error, says):
@@ -358,7 +358,8 @@ T = torch.tensor
 @pytest.mark.parametrize('y,kw,error,says', [
     (T([0, 10]), {}, ValueError, 'class index 10.*0 to 9'), (T([0, -1]), {}, ValueError, 'class index -1'), (T([0, 255]), {}, ValueError, 'class index 255.*ignore_index=-100'),
     (T([0, -100]), dict(loss_func=CrossEntropyLossFlat(ignore_index=9)), ValueError, 'class index -100'), (torch.full((2, 10), math.nan), {}, ValueError, r'targ.*nan.*\[0, 1\]'),
-    (torch.full((2, 10), 1.5), {}, ValueError, r'targ.*1.5.*\[0, 1\]'), (torch.rand(2, 7), {}, ValueError, r'shape \(2, 7\).*n=10'), (torch.rand(2), {}, ValueError, r'shape \(2,\).*n=10'),
+    (torch.full((2, 10), 1.5), {}, ValueError, r'targ.*1.5.*\[0, 1\]'), (torch.rand(2, 7), {}, ValueError, r'shape \(2, 7\).*n=10'), (torch.rand(2), {}, ValueError, r'shape \(2,\).*n=10'), (torch.rand(2), dict(loss_func=nn.CrossEntropyLoss()), ValueError, r'shape \(2,\).*n=10'),
+    (T([0, 1]), dict(loss_func=CrossEntropyLossFlat(weight=torch.ones(3))), ValueError, r'weight has shape \(3,\).*10 classes'),
     (torch.zeros(2, 3, dtype=torch.long), {}, ValueError, r'shape \(2, 3\).*\(2,\)'), (T([0, 0]), dict(n_out=1), ValueError, r'n=1 classes.*BCEWithLogitsLossFlat'),
     (T([0, 1]), dict(n_out=2, cb=lambda: LabelSmooth(.5)), ValueError, r'eps=0.5 with n=2.*0\.5'), (T([0, 1]), dict(cb=lambda: LabelSmooth(.9)), ValueError, 'eps=0.9 with n=10.*0.9'),
     (T([0, 1]), dict(cb=lambda: LabelSmooth(targ_idx=1)), ValueError, "targ_idx=1.*1 targets"), (T([0, 1]), dict(cb=lambda: LabelSmooth(targ_idx=-2)), ValueError, 'targ_idx=-2'),

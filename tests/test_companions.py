@@ -332,6 +332,17 @@ def test_a_fit_draws_its_own_eps():
     for n in (3, 2): learn.fit_one_cycle(n)
     assert len(learn.recorder.hps['eps']) == len(learn.recorder.hps['lr']) == 16
 
+@pytest.mark.parametrize('fitted', [False, True])
+def test_lr_find_with_a_schedule(fitted):
+    "It keeps no schedules of its own, and leaves those of the fit before"
+    learn = digits_learner(LabelSmooth(SchedCos(.1, 0.)))
+    if fitted: learn.fit_one_cycle(1)
+    before = {k: list(v) for k,v in learn.recorder.hps.items()} if fitted else None
+    assert learn.lr_find(show_plot=False, num_it=5).valley > 0
+    assert not fitted or before == learn.recorder.hps
+    learn.fit_one_cycle(1)
+    assert len(learn.recorder.hps['eps']) == len(learn.recorder.hps['lr']) == 8
+
 def test_a_constant_is_not_drawn():
     learn = digits_learner(LabelSmooth(.1))
     learn.fit_one_cycle(1)

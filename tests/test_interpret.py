@@ -391,6 +391,18 @@ def test_show_batch_of_tabular_data():
         soft = [.9, .1] if 'y=a' in o.texts[0].get_text() else [.1, .9]
         assert heights(ax)[1] == pytest.approx(soft) and [t.get_text() for t in ax.get_xticklabels()] == ['a', 'b']
 
+def test_show_batch_says_the_two_values():
+    digits_learner(LabelSmooth(.1)).label_smooth.show_batch(1)
+    assert plt.gcf().axes[1].get_title() == 'true class 0.9,\neach other 0.0111'
+    z,y = multi_data(16)
+    y[0],y[1] = 0,1
+    learner(z, y, BCEWithLogitsLossFlat(), cbs=LabelSmooth((.05, .001))).label_smooth.show_batch(2)
+    assert [ax.get_title() for ax in plt.gcf().axes[2:]] == ['0 becomes 0.001', '1 becomes 0.95']
+
+def test_show_batch_in_vain():
+    with pytest.raises(ValueError, match='in no Learner'): LabelSmooth().show_batch()
+    with pytest.raises(ValueError, match='max_n=0'): digits_learner(LabelSmooth()).label_smooth.show_batch(0)
+
 def test_show_batch_without_targets():
     learn = digits_learner(LabelSmooth())
     learn.dls.loaders[0] = DataLoader([(torch.rand(64),)]*8, bs=4, num_workers=0)
@@ -427,6 +439,13 @@ def test_bad_input(f):
     with pytest.raises(ValueError, match='that counts'): f(learner(z, y*0-100, CrossEntropyLossFlat()))
     assert learn.loss_func.reduction == 'mean' and len(learn.get_preds()[0]) == 20 # as it was
 
+@pytest.mark.parametrize('temp', [0, -1., math.inf, math.nan, '1', True])
+def test_calibrate_refuses(temp):
+    learn = learner(*softmax_data(20), CrossEntropyLossFlat())
+    loss = learn.loss_func
+    with pytest.raises(ValueError, match='temp=.*positive number'): learn.calibrate(temp)
+    assert learn.loss_func is loss
+
 def test_a_set_without_mistakes_has_no_temperature():
     z,_ = softmax_data(20)
     with pytest.raises(ValueError, match='at least one mistake'): temperature(learner(z, z.argmax(1), CrossEntropyLossFlat()))
@@ -454,6 +473,21 @@ def test_topk_multilabel_names():
     assert top['pred_1'].tolist() == ['abcd'[i] for i in z.argmax(1)]
     assert top['prob_2'].to_numpy() == pytest.approx(z.sigmoid().topk(2).values[:, 1].numpy())
 
+@pytest.mark.parametrize('pred_column', [True, False])
+@pytest.mark.parametrize('targ_column', [True, False])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.int64, torch.bool])
+def test_topk_of_one_logit(pred_column, targ_column, dtype):
+    "Two classes, no and yes"
+    z,y = multi_data(50, 1)
+    learn = learner(z if pred_column else z[:, 0], (y if targ_column else y[:, 0]).to(dtype), BCEWithLogitsLossFlat())
+    learn.dls.vocab = ['no', 'yes']
+    top,p = learn.topk(k=2),z.sigmoid()[:, 0]
+    assert top['target'].tolist() == [['no', 'yes'][int(o)] for o in y[:, 0]]
+    assert top['pred_1'].tolist() == [['no', 'yes'][int(o > .5)] for o in p]
+    assert top['prob_1'].to_numpy() == pytest.approx(p.maximum(1-p).numpy()) and top['prob_2'].to_numpy() == pytest.approx(p.minimum(1-p).numpy())
+    assert top['loss'].to_numpy() == pytest.approx(F.binary_cross_entropy(p, y[:, 0], reduction='none').numpy(), rel=1e-4, abs=1e-6)
+    assert list(learn.topk(k=1, dl=DataLoader([(o,) for o in z], bs=8, num_workers=0))) == ['pred_1', 'prob_1']
+
 def test_topk_names_of_two_classes_of_text():
     "fastai's text has two vocabularies, and here as many classes"
     z,y = softmax_data(20, 2)
@@ -477,7 +511,7 @@ def test_the_training_set_whole_and_in_order():
     assert top['target'].tolist() == y.tolist() and top['pred_1'].tolist() == z.argmax(1).tolist()
     assert CalibrationInterpretation.from_learner(learn, ds_idx=0).count == 100
 
-@pytest.mark.parametrize('k', [0, -1, 1.5, 'a', 6])
+@pytest.mark.parametrize('k', [0, -1, 1.5, 'a', True, 6])
 def test_topk_refuses_k(k):
     with pytest.raises(ValueError, match='k='): learner(*softmax_data(20), CrossEntropyLossFlat()).topk(k=k)
 

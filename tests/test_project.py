@@ -27,7 +27,7 @@ def test_metadata_is_settings_ini(ini):
 @pytest.mark.parametrize('key,extra', [('requirements', None), ('dev_requirements', 'dev'), ('bench_requirements', 'bench')])
 def test_requirements_are_settings_ini(ini, key, extra):
     names = [r.split(';')[0].strip() for r in requires('fastai_labelsmooth') if (f'extra == "{extra}"' in r if extra else 'extra' not in r)]
-    assert sorted(names) == sorted(ini[key].split())
+    assert sorted(names) == sorted(o.split(';')[0] for o in ini[key].split())
 
 def test_nbdev_entry_point():
     ep, = [o for o in entry_points(group='nbdev') if o.name == 'fastai_labelsmooth']
