@@ -117,37 +117,44 @@ def peak(name, shape, axis, grad=True):
         extra = resident('VmHWM')-before
     return extra/(z.numel()*z.element_size())
 
+def fresh_peak(name, shape, axis=1, grad=True):
+    "`peak` in a process of its own"
+    out = subprocess.run([sys.executable, __file__, 'peak', name, repr(tuple(shape)), str(axis), str(int(grad))], capture_output=True, text=True, check=True)
+    return float(out.stdout.split()[-1])
+
 memory_shapes = [((4096, 16000), 1), ((8, 21, 512, 640), 1)]
 def memory():
-    "Each measurement in a process of its own"
     res = {}
     for shape,axis in memory_shapes:
         for grad in (True, False):
             col = f"{shape}{'' if grad else ', no gradient'}"
-            res[col] = {}
-            for name in peers()[0]:
-                out = subprocess.run([sys.executable, __file__, 'peak', name, repr(tuple(shape)), str(axis), str(int(grad))], capture_output=True, text=True, check=True)
-                res[col][name] = float(out.stdout.split()[-1])
+            res[col] = {name: fresh_peak(name, shape, axis, grad) for name in peers()[0]}
             print(col, {k: round(v, 2) for k,v in res[col].items()}, flush=True)
     return pd.DataFrame(res)
 
-def growth():
-    "How the time grows with the number of classes and of rows"
-    fs = {k: v for k,v in {**peers()[0], **floors}.items() if k in ('ours', 'torch label_smoothing', 'torch hard', 'fastai CrossEntropyLossFlat', 'fastai LabelSmoothing', 'softmax only')}
-    by_n = pd.DataFrame({n: times(fs, (256, n), 1, 2).median() for n in (10, 30, 100, 300, 1000, 3000, 10000, 50000)}).T*1e3
-    by_rows = pd.DataFrame({r: times(fs, (r, 1000), 1, 2).median() for r in (8, 32, 128, 512, 2048, 8192, 32768)}).T*1e3
-    return by_n,by_rows
+colors = {'ours': '#D55E00', 'torch label_smoothing': '#0072B2', 'torch hard': '#56B4E9', 'fastai CrossEntropyLossFlat': '#CC79A7', 'fastai LabelSmoothing': '#009E73', 'softmax only': '#999999'}
 
-def plot(by_n, by_rows, fname):
+def growth():
+    "How time (ms) and memory (over the bytes of the logits) grow with the number of classes and of rows"
+    fs = {k: v for k,v in {**peers()[0], **floors}.items() if k in colors}
+    def ms(shapes): return pd.DataFrame({k: times(fs, shape, 1, 2).median() for k,shape in shapes.items()}).T*1e3
+    def memory(shapes): return pd.DataFrame({k: {name: fresh_peak(name, shape) for name in fs if name not in floors} for k,shape in shapes.items()}).T
+    return {('number of classes (256 rows)', 'forward + backward (ms)'): ms({n: (256, n) for n in (10, 30, 100, 300, 1000, 3000, 10000, 50000)}),
+            ('number of rows (1,000 classes)', 'forward + backward (ms)'): ms({r: (r, 1000) for r in (8, 32, 128, 512, 2048, 8192, 32768)}),
+            ('number of classes (16 million logits)', 'extra memory / logits'): memory({n: (2**24//n, n) for n in (10, 100, 1000, 10000, 50000)}),
+            ('number of rows (1,000 classes)', 'extra memory / logits'): memory({r: (r, 1000) for r in (2048, 8192, 32768, 131072)})}
+
+def plot(growths, fname):
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
-    colors = {'ours': '#D55E00', 'torch label_smoothing': '#0072B2', 'torch hard': '#56B4E9', 'fastai CrossEntropyLossFlat': '#CC79A7', 'fastai LabelSmoothing': '#009E73', 'softmax only': '#999999'}
-    fig,axs = plt.subplots(1, 2, figsize=(10, 4), layout='constrained')
-    for ax,df,x in zip(axs, (by_n, by_rows), ('number of classes (256 rows)', 'number of rows (1,000 classes)')):
-        for k,c in colors.items(): ax.loglog(df.index, df[k], color=c, marker='.', lw=2.5 if k == 'ours' else 1.2, ls=':' if k == 'softmax only' else '-', label=k)
-        ax.set(xlabel=x, ylabel='forward + backward (ms)')
-    axs[0].legend(fontsize=8)
+    fig,axs = plt.subplots(2, 2, figsize=(10, 6.5), layout='constrained', height_ratios=(1.4, 1))
+    for ax,((x,y),df) in zip(axs.flat, growths.items()):
+        for k in df: ax.plot(df.index, df[k], color=colors[k], marker='.', lw=2.5 if k == 'ours' else 1.2, ls=':' if k in floors else '-', label=k)
+        ax.set(xlabel=x, ylabel=y, xscale='log')
+        if 'ms' in y: ax.set_yscale('log')
+        else: ax.set_ylim(0)
+    axs[0,0].legend(fontsize=8)
     fig.savefig(fname, dpi=90)
 
 def main():
@@ -155,7 +162,7 @@ def main():
     speeds,missing = speed()
     mem = memory()
     suffix = '' if device.type == 'cpu' else f'-{device.type}'
-    plot(*growth(), Path(__file__).parent/f'losses{suffix}.png')
+    plot(growth(), Path(__file__).parent/f'losses{suffix}.png')
     left_out = f"\nNot installed, so left out: {', '.join(missing)}.\n" if missing else ''
     write_part(f'losses{suffix}', f"""{setup('timm', 'segmentation-models-pytorch', 'transformers')}
 {left_out}
@@ -167,7 +174,7 @@ Extra peak memory of one forward and backward, over the bytes of the logits (a f
 
 {mem.to_markdown(floatfmt='.2f')}
 
-![Time against classes and rows](losses{suffix}.png)""")
+![Time and memory against classes and rows](losses{suffix}.png)""")
 
 if __name__ == '__main__':
     if sys.argv[1:2] == ['peak']: print(peak(sys.argv[2], eval(sys.argv[3]), int(sys.argv[4]), bool(int(sys.argv[5]))))
