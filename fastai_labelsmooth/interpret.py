@@ -45,7 +45,7 @@ def topk(self:Learner,
     ds_idx:int=1, # Dataset of `dls` if `dl` is None: 0 train, 1 valid
     dl=None # `DataLoader` to use instead, with or without targets (`dls.test_dl(items)`)
 ) -> pd.DataFrame: # A row for each item in dataset order: `target` and `loss` (nats) where there are targets, then `pred_1`, `prob_1`, ...
-    "The `k` most probable classes (multilabel: labels) of each item, by name, with their probabilities"
+    "The `k` most probable classes (multilabel: labels; one logit: its two answers) of each item, by name, with their probabilities"
     if not isinstance(k, int) or isinstance(k, bool) or k < 1: raise ValueError(f"k={k!r}: expected a number of classes, at least 1")
     if dl is None: dl = self.dls[ds_idx].new(shuffle=False, drop_last=False)
     batch = dl.one_batch()
