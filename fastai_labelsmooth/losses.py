@@ -129,7 +129,8 @@ def soft_cross_entropy(
         if weight is not None: classes = targ.argmax(axis)
     if weight is not None and weight.shape != (inp.shape[axis],):
         raise ValueError(f"weight has shape {tuple(weight.shape)}: expected one for each of the {inp.shape[axis]} classes, ({inp.shape[axis]},)")
-    if weight is not None: scale = weight.to(_wide(inp))[classes]*(1 if scale is None else scale)
+    if weight is not None: scale = weight[classes]*(1 if scale is None else scale)
+    if scale is not None: scale = scale.to(_wide(inp))
     if reduction == 'none': count = None
     elif reduction == 'sum': count = 1
     else: count = math.prod(inp.shape[:axis]+inp.shape[axis+1:]) if scale is None else scale.sum()

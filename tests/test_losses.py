@@ -193,6 +193,17 @@ def test_first_gradient_survives_the_second_backward():
     torch.autograd.grad(loss, inp, torch.tensor(7.))
     assert_close(first, kept)
 
+@pytest.mark.parametrize('reduction', ['mean', 'sum', 'none'])
+@pytest.mark.parametrize('ignored', [False, True])
+@pytest.mark.parametrize('weighted', [False, True])
+def test_float64_is_float64_throughout(reduction, ignored, weighted):
+    index,eps = _index((9, 7), 1, 7, ignored),0. if weighted else .1 # with weights and smoothing torch means something else
+    weight = torch.rand(7).double() if weighted else None
+    inp = torch.randn(9, 7, dtype=torch.float64, requires_grad=True)
+    a = soft_cross_entropy(inp, smooth_labels(index, 7, eps, 'paper'), weight=weight, reduction=reduction)
+    b = F.cross_entropy(inp, index, weight, reduction=reduction, label_smoothing=eps)
+    for o in (lambda l: l.detach(), lambda l: torch.autograd.grad(l.sum()*3, inp)[0]): assert_close(o(a), o(b), rtol=1e-12, atol=1e-14)
+
 def test_freed_graph_says_so():
     inp = _leaf()
     loss = soft_cross_entropy(inp, _soft())
