@@ -80,31 +80,35 @@ def _scaled_exp_(x, scale):
     if isinstance(scale, Tensor) or scale <= 0: return x.mul_(1/math.log(2)).exp2_().mul_(scale)
     return torch.add(x.new_full((), math.log2(scale)), x, alpha=1/math.log(2), out=x).exp2_()
 
+def _grad_(logp, target, weight, count):
+    "The gradient of `_reduced` for the logits, in the memory of their log-probabilities"
+    targ,scale = target.at(logp),1. if count is None else 1/count
+    if weight is not None: scale = _share(scale, weight)
+    grad = targ.take_off_(_scaled_exp_(logp, keepdim(targ.mass()*scale, target.axis)), scale)
+    return grad if weight is None else grad.masked_fill_(keepdim(weight == 0, target.axis), 0)
+
+# %% ../nbs/02_losses.ipynb #ls000009
 class _FusedCrossEntropy(torch.autograd.Function):
     "The loss and, in the memory of the log-probabilities, its gradient"
     @staticmethod
     def forward(ctx, inp, target, weight, count):
-        logp,axis = inp.log_softmax(target.axis, dtype=_wide(inp)),target.axis
+        logp = inp.log_softmax(target.axis, dtype=_wide(inp))
         loss = _reduced(logp, target, weight, count)
         if not ctx.needs_input_grad[0]: return loss
-        targ = target.at(logp)
-        scale = 1. if count is None else 1/count
-        if weight is not None: scale = _share(scale, weight)
-        ctx.grad = targ.take_off_(_scaled_exp_(logp, keepdim(targ.mass()*scale, axis)), scale)
-        if weight is not None: ctx.grad.masked_fill_(keepdim(weight == 0, axis), 0)
         ctx.save_for_backward(inp)
-        ctx.args = target,weight,count
+        ctx.args,ctx.grad = (target, weight, count),_grad_(logp, target, weight, count)
         return loss
 
     @staticmethod
     def backward(ctx, grad):
-        inp, = ctx.saved_tensors
-        if ctx.grad is None or torch.is_grad_enabled(): # the buffer is spent, or the gradient is to have one: begin again
-            with torch.enable_grad(): loss = _composed(inp, *ctx.args)
-            return torch.autograd.grad(loss, inp, grad, create_graph=torch.is_grad_enabled())[0],None,None,None
+        (inp,),target = ctx.saved_tensors,ctx.args[0]
+        if torch.is_grad_enabled():
+            loss = _composed(inp, *ctx.args)
+            return torch.autograd.grad(loss, inp, grad, create_graph=True)[0],None,None,None
         res,ctx.grad = ctx.grad,None
+        if res is None: res = _grad_(inp.log_softmax(target.axis, dtype=_wide(inp)), *ctx.args)
         is_one = not grad.ndim and grad.device.type == 'cpu' and grad.item() == 1 # then a pass is saved
-        if not is_one: res.mul_(keepdim(grad, ctx.args[0].axis))
+        if not is_one: res.mul_(keepdim(grad, target.axis))
         return res.to(inp.dtype),None,None,None
 
 # %% ../nbs/02_losses.ipynb #f3742173

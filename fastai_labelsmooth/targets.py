@@ -33,7 +33,6 @@ class LazyTarget(Tensor):
     def __init__(self, *args, **kwargs): super().__init__()
     def dense(self) -> Tensor: raise NotImplementedError # A plain tensor of this shape, dtype and device
     def like(self, dtype=None, to=lambda o: o): raise NotImplementedError # The same target, its tensors passed through `to`
-    def at(self, logp): return self
 
 # %% ../nbs/01_targets.ipynb #lz000002
 def _densify(o): return o.dense() if isinstance(o, LazyTarget) else o
@@ -98,6 +97,8 @@ class IndexTarget:
         self.index,self.n,self.on,self.off = index,n,on,off
         self.axis = range(index.ndim+1)[axis]
         self.ignore_index,self.total = ignore_index,total
+
+    def at(self, logp): return self
 
     @property
     def shape(self): return torch.Size([*self.index.shape[:self.axis], self.n, *self.index.shape[self.axis:]])

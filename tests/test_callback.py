@@ -264,20 +264,35 @@ def test_gradient_accumulation_and_clip():
     assert_close(*res, rtol=1e-4, atol=1e-5)
 
 def test_a_custom_smoother_gets_what_it_needs():
-    calls,epochs = [],[]
-    class Smoother:
-        def __call__(self, targ, pred, eps, axis, ignore_index):
-            calls.append((targ.shape, pred.shape, pred.requires_grad, eps, axis, ignore_index))
-            return smooth_labels(targ, pred.shape[axis], eps/2, axis=axis, ignore_index=ignore_index)
-        def after_epoch(self): epochs.append(1)
-    a = digits_learner(LabelSmooth(.2, mode=Smoother()))
+    calls = []
+    def mode(targ, batch):
+        calls.append((targ.shape, batch.pred.shape, batch.pred.requires_grad, batch.eps, batch.task, batch.xb[0].shape))
+        return smooth_labels(targ, batch.task.n, batch.eps/2, axis=batch.task.axis, ignore_index=batch.task.ignore_index)
+    a = digits_learner(LabelSmooth(.2, mode=mode))
     b = digits_learner(LabelSmooth(.1))
     for learn in (a, b):
         set_seed(1)
         learn.fit(2)
     assert_close(weights(a), weights(b))
-    assert calls[0] == (torch.Size([64]), torch.Size([64, 10]), False, .2, -1, -100)
-    assert len(epochs) == 2
+    assert calls[0] == (torch.Size([64]), torch.Size([64, 10]), False, .2, Task(10, 1, -100, False), torch.Size([64, 64]))
+
+class Counts(Smoother):
+    "Smooths nothing, and counts what it is told"
+    def __init__(self): self.observed,self.epochs = 0,0
+    def __call__(self, targ, batch): return smooth_labels(targ, batch.task.n, 0.)
+    def observe(self, targ, batch): self.observed += 1
+    def after_epoch(self): self.epochs += 1
+
+@pytest.mark.parametrize('cbs', [[], [MixUp()]], ids=['alone', 'beside MixUp'])
+def test_a_smoother_that_learns_is_told_once_a_training_batch(cbs):
+    counts = Counts()
+    learn = digits_learner(LabelSmooth(mode=counts))
+    learn.fit(2, cbs=cbs)
+    assert (counts.observed, counts.epochs) == (16, 2)
+    learn.validate()
+    learn.get_preds()
+    learn.lr_find(show_plot=False, num_it=5)
+    assert (counts.observed, counts.epochs) == (16, 2)
 
 def test_dense_targets_in_the_data():
     items = [(x, F.one_hot(y, 10).float()) for x,y in digits_dls().train_ds]
@@ -315,20 +330,20 @@ def test_targets_elsewhere_are_checked_once_a_fit(monkeypatch):
     class Move(Callback):
         order = 50 # after fastai casts to plain tensors
         def before_batch(self): self.learn.yb = (self.y.as_subclass(Elsewhere),)
-    seen = []
-    monkeypatch.setattr('fastai_labelsmooth.callback.smooth_labels', lambda targ, **kw: seen.append(type(targ)) or smooth_labels(targ.as_subclass(Tensor), **kw))
+    checked = []
+    monkeypatch.setattr('fastai_labelsmooth.callback.check_targets', lambda targ, task: checked.append(type(targ)))
     learn.add_cb(Move())
     learn.metrics = []
     learn.fit(2)
-    assert len(cpu_calls) == 1 and seen.count(Tensor) == 1 and seen.count(Elsewhere) == 2*len(learn.dls.train)
+    assert len(cpu_calls) == 1 and checked == [Tensor]
 
 # Bad input: an error that says what was wrong and what is accepted, and a Learner that is as it was
 
 @pytest.mark.parametrize('args,kw,error,says', [
     ((-.1,), {}, ValueError, r'eps=-0.1.*0 <= eps < 1'), ((1,), {}, ValueError, 'eps=1'), ((1.5,), {}, ValueError, 'eps=1.5'), ((math.nan,), {}, ValueError, 'eps=nan'),
-    ((math.inf,), {}, ValueError, 'eps=inf'), (('0.1',), {}, TypeError, "eps='0.1'"), ((None,), {}, TypeError, 'eps=None'), ((True,), {}, TypeError, 'eps=True'),
+    ((math.inf,), {}, ValueError, 'eps=inf'), (('0.1',), {}, TypeError, "eps='0.1'"), ((True,), {}, TypeError, 'eps=True'),
     (((.1, .2, .3),), {}, ValueError, 'pair'), (((.6, .5),), {}, ValueError, 'sum below 1'), (((-.1, .5),), {}, ValueError, 'eps=-0.1'), ((('a', .5),), {}, TypeError, "eps='a'"),
-    ((SchedCos(.1, 1.5),), {}, ValueError, 'schedule eps=.*gives at 100% of training eps=1.5'), ((lambda pct: 'a',), {}, TypeError, "gives at 0% of training eps='a'"), ((.1, 'other'), {}, ValueError, "mode='other'.*'exact' or 'paper'"), ((.1, 3), {}, TypeError, 'mode=3.*callable'),
+    ((SchedCos(.1, 1.5),), {}, ValueError, r'schedule eps=.*gives at 60% of training eps=1\.0'), ((lambda pct: 'a',), {}, TypeError, "gives at 0% of training eps='a'"), ((.1, 'other'), {}, ValueError, "mode='other'.*'exact' or 'paper'"), ((.1, 3), {}, TypeError, 'mode=3.*callable'),
     ((.1, None), {}, TypeError, 'mode=None'), ((.5,), dict(n=2), ValueError, r'eps=0.5 with n=2.*0\.5'), ((.1,), dict(n=1), ValueError, 'n=1'), ((.1,), dict(n='3'), ValueError, "n='3'"),
     ((.1,), dict(targ_idx='0'), TypeError, "targ_idx='0'"), ((.1, 'exact', True), {}, TypeError, 'positional')])
 def test_bad_construction(args, kw, error, says):
@@ -338,7 +353,7 @@ def test_bad_construction(args, kw, error, says):
     (lambda: LabelSmooth((.05, .001)), CrossEntropyLossFlat(), ValueError, r'eps=\(0.05, 0.001\).*sigmoid'), (lambda: LabelSmooth(), nn.MSELoss(), TypeError, 'MSELoss.*soft_targets'),
     (lambda: LabelSmooth(), MSELossFlat(), TypeError, 'expected one of'), (lambda: LabelSmooth(), nn.CrossEntropyLoss(label_smoothing=.2), ValueError, r'by itself \(by 0.2\).*smoothed twice'),
     (lambda: LabelSmooth(), LabelSmoothingCrossEntropy(eps=0.), ValueError, 'smoothed twice'), (lambda: LabelSmooth(), LabelSmoothingCrossEntropyFlat(), ValueError, 'smoothed twice'),
-    (lambda: LabelSmooth(), nn.NLLLoss(), TypeError, 'NLLLoss'), (lambda: LabelSmooth(), FocalLossFlat(), TypeError, 'counterpart'),
+    (lambda: LabelSmooth(.5), BCEWithLogitsLossFlat(), ValueError, 'eps=0.5'), (lambda: LabelSmooth(), nn.NLLLoss(), TypeError, 'NLLLoss'), (lambda: LabelSmooth(), FocalLossFlat(), TypeError, 'counterpart'),
     (lambda: [LabelSmooth(), LabelSmooth(.2)], CrossEntropyLossFlat(), ValueError, 'twice')])
 def test_bad_pairing(cb, loss, error, says):
     with pytest.raises(error, match=says): digits_learner(cb(), loss)
@@ -364,7 +379,7 @@ T = torch.tensor
     (T([0, 1]), dict(n_out=2, cb=lambda: LabelSmooth(.5)), ValueError, r'eps=0.5 with n=2.*0\.5'), (T([0, 1]), dict(cb=lambda: LabelSmooth(.9)), ValueError, 'eps=0.9 with n=10.*0.9'),
     (T([0, 1]), dict(cb=lambda: LabelSmooth(targ_idx=1)), ValueError, "targ_idx=1.*1 targets"), (T([0, 1]), dict(cb=lambda: LabelSmooth(targ_idx=-2)), ValueError, 'targ_idx=-2'),
     (torch.full((2, 10), 2.), dict(loss_func=BCEWithLogitsLossFlat()), ValueError, r'targ.*2.*\[0, 1\]'), (torch.full((2, 10), math.nan), dict(loss_func=nn.BCEWithLogitsLoss()), ValueError, 'targ.*nan'),
-    (torch.zeros(2, 7), dict(loss_func=BCEWithLogitsLossFlat()), ValueError, r'shape \(2, 7\).*\(2, 10\)'), (torch.zeros(2, 10), dict(loss_func=BCEWithLogitsLossFlat(), cb=lambda: LabelSmooth(.5)), ValueError, 'eps=0.5')])
+    (torch.zeros(2, 7), dict(loss_func=BCEWithLogitsLossFlat()), ValueError, r'shape \(2, 7\).*\(2, 10\)')])
 def test_bad_targets(y, kw, error, says):
     if 'cb' in kw: kw = {**kw, 'cb': kw['cb']()}
     learn = bad_learner(y, **kw)

@@ -291,13 +291,21 @@ def test_added_twice():
     first = learn.label_smooth
     before = weights(learn).clone()
     with pytest.raises(ValueError, match='twice'): learn.fit(1, cbs=LabelSmooth(.2))
-    second = LabelSmooth(.2)
-    learn.add_cb(second)
-    with pytest.raises(ValueError, match='twice'): learn.fit(1)
-    assert torch.equal(weights(learn), before)
-    learn.remove_cb(second)
+    with pytest.raises(ValueError, match='twice'): learn.add_cb(LabelSmooth(.2))
+    with pytest.raises(ValueError, match='twice'): learn.fit(1, cbs=first)
+    assert torch.equal(weights(learn), before) and learn.label_smooth is first
     learn.fit(1)
     assert first in learn.cbs and not torch.equal(weights(learn), before)
+
+def test_in_two_learners():
+    "The first would train on hard targets"
+    cb = LabelSmooth()
+    learn = digits_learner(cb)
+    with pytest.raises(ValueError, match='another Learner.*remove_cb'): digits_learner(cb)
+    assert cb.learn is learn
+    learn.fit(1)
+    learn.remove_cb(cb)
+    digits_learner(cb).fit(1)
 
 # Schedules
 
