@@ -140,9 +140,8 @@ def _as_target(targ, inp, axis, ignore_index):
     return targ
 
 def _is_composed(inp, target):
-    "Whether plain autograd is faster, or all that will do"
-    few = inp.numel() <= 2**17 and inp.device.type == 'cpu'
-    return few or not is_eager() or (isinstance(target, DenseTarget) and target.targ.requires_grad)
+    "Whether plain autograd alone will do"
+    return not is_eager() or isinstance(target, DenseTarget) and target.targ.requires_grad
 
 # %% ../nbs/02_losses.ipynb #48a174fc
 def soft_cross_entropy(

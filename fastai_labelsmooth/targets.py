@@ -222,8 +222,8 @@ def position_weight(self:IndexTarget,
 # %% ../nbs/01_targets.ipynb #11eca13d
 def is_eager():
     "Whether torch computes at once, and is not transforming, tracing, compiling or in forward mode"
-    return not (torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling()
-                or torch.jit.is_tracing() or forward_ad._current_level >= 0)
+    return not (torch.compiler.is_compiling() or torch.jit.is_tracing() or forward_ad._current_level >= 0
+                or torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack())
 
 def readable(x):
     "Whether values of `x` can be looked at without cost: on a GPU that waits for the device, a transform or a trace has none"

@@ -399,3 +399,117 @@ def test_a_prediction_that_is_not_one_tensor():
     learn.model = Two()
     with pytest.raises(TypeError, match='a tuple.*n='): learn.fit(1)
     assert learn.loss_func is loss
+
+# Nothing that the user did may leave a Learner that cannot go on
+
+@pytest.mark.parametrize('where', ['Learner', 'fit'])
+@pytest.mark.parametrize('exc', [KeyboardInterrupt, ZeroDivisionError('oops')])
+@pytest.mark.parametrize('again', ['fit', 'validate', 'get_preds', 'lr_find'])
+def test_an_error_after_ours_in_after_pred(where, exc, again):
+    "No event tells of it"
+    learn,bad = digits_learner(LabelSmooth() if where == 'Learner' else None),raiser('after_pred', exc, order=1000)
+    loss_func = learn.loss_func
+    with pytest.raises((KeyboardInterrupt, ZeroDivisionError)): learn.fit(1, cbs=[bad] if where == 'Learner' else [LabelSmooth(), bad])
+    if where == 'fit':
+        assert not isinstance(learn.yb[0], SoftTarget)
+        assert type(learn.loss_func) is SoftCrossEntropyLossFlat
+    getattr(learn, again)(*([1] if again == 'fit' else []), **(dict(show_plot=False, num_it=5) if again == 'lr_find' else {}))
+    probs,_ = learn.get_preds()
+    assert_close(probs.sum(1), torch.ones(len(probs)))
+    assert where == 'fit' or learn.loss_func is loss_func
+
+def test_a_callback_taken_off_between_smoothing_and_the_loss():
+    class TakeOff(Callback):
+        order = 1000
+        def after_pred(self):
+            if hasattr(self.learn, 'label_smooth'): self.learn.remove_cb(self.learn.label_smooth)
+    learn = digits_learner(LabelSmooth())
+    learn.fit(1, cbs=TakeOff())
+    assert not any(isinstance(o, SoftTarget) for o in learn.yb)
+    learn.fit(1)
+
+@pytest.mark.parametrize('mode,error,says', [
+    (lambda targ, batch: None, TypeError, 'mode gave None.*soft target'), (lambda targ, batch: targ, ValueError, r'shape \(64,\).*\(64, 10\)'),
+    (lambda targ, batch: F.one_hot(targ, 10)*2., ValueError, 'sums to 2 over the classes'), (lambda targ, batch: F.one_hot(targ, 11)*1., ValueError, r'shape \(64, 11\)')])
+def test_a_mode_that_makes_no_soft_target(mode, error, says):
+    learn = digits_learner(LabelSmooth(mode=mode))
+    before = weights(learn).clone()
+    with pytest.raises(error, match=says): learn.fit(1)
+    assert torch.equal(weights(learn), before) and type(learn.yb[0]) is Tensor
+
+def test_a_schedule_is_checked_on_the_first_batch():
+    "Where n is known, and not in the midst of training"
+    learn = digits_learner(LabelSmooth(SchedLin(.1, .7)), n_out=2, dls=DataLoaders.from_dsets(*[[(x, y%2) for x,y in digits_dls().train_ds]]*2, bs=64, device='cpu'))
+    before = weights(learn).clone()
+    with pytest.raises(ValueError, match='gives at 67% of training.*n=2'): learn.fit(3)
+    assert torch.equal(weights(learn), before)
+
+def test_numpy_numbers():
+    learn = digits_learner(LabelSmooth(np.float32(.1), n=np.int64(10), targ_idx=np.int64(0)))
+    learn.fit(1)
+
+def test_the_amount_left_out_is_a_tenth():
+    assert LabelSmooth().eps == LabelSmooth(mode='paper').eps == .1
+
+class CEDice(SoftCrossEntropyLossFlat):
+    "As the page on losses has it"
+    def __call__(self, pred, targ):
+        p,t = pred.softmax(self.axis),targ if targ.is_floating_point() else F.one_hot(targ, pred.shape[self.axis]).movedim(-1, self.axis)
+        dims = [d for d in range(pred.ndim) if d not in (0, self.axis)]
+        dice = 1-(2*(p*t).sum(dims)+1)/((p+t).sum(dims)+1)
+        dice = dice.mean(1) if self.reduction == 'none' else getattr(dice, self.reduction)()
+        ce = super().__call__(pred, targ)
+        return (ce.flatten(1).mean(1) if self.reduction == 'none' else ce) + dice
+
+@pytest.mark.parametrize('reduction', ['mean', 'sum'])
+def test_mixup_beside_a_loss_of_ones_own_with_a_value_an_item(reduction):
+    "Pixels to predict, and one loss for each image: its weight must not be spread over them"
+    x,y = torch.rand(16, 3, 6, 5),torch.randint(0, 3, (16, 6, 5))
+    dls = DataLoaders.from_dsets(list(zip(x, y)), list(zip(x, y)), bs=8, shuffle=False, num_workers=0, device='cpu')
+    loss,mix,seen = CEDice(axis=1, reduction=reduction),MixUp(),[]
+    class Look(Callback):
+        run_valid = False
+        def after_loss(self): seen.append((self.learn.pred.detach(), self.y, mix.yb1[0], mix.lam, self.learn.loss.item()))
+    learn = quiet(Learner(dls, nn.Conv2d(3, 3, 1), loss, cbs=[LabelSmooth(.1), mix, Look()]))
+    learn.fit(2)
+    for pred,y,y1,lam,got in seen:
+        assert lam.shape == (8,)
+        each = CEDice(axis=1, reduction='none')
+        a,b = (each(pred, smooth_labels(o, 3, .1, axis=1).dense()) for o in (y1, y))
+        assert got == pytest.approx(getattr(torch.lerp(a, b, lam), reduction)().item(), rel=1e-5)
+    assert len(seen) == 4
+
+class OwnMix(Callback):
+    "A mixer of another library: the attributes of fastai's, and nothing of its class"
+    run_valid = False
+    def before_train(self): self.old_lf,self.learn.loss_func = self.learn.loss_func,self.lf
+    def after_train(self): self.learn.loss_func = self.old_lf
+    def before_batch(self):
+        self.lam = torch.full((len(self.y),), .7)
+        self.yb1 = tuple(o.flip(0) for o in self.yb)
+        self.learn.xb = tuple(torch.lerp(o.flip(0), o, .7) for o in self.xb)
+    def lf(self, pred, *yb):
+        with NoneReduce(self.old_lf) as lf: return torch.lerp(lf(pred, *self.yb1), lf(pred, *yb), self.lam).mean()
+
+class OtherMix(OwnMix):
+    "One that keeps the partners elsewhere"
+    def before_batch(self): self.others = tuple(o.flip(0) for o in self.yb)
+
+def test_a_mixer_that_is_not_fastais():
+    seen = []
+    class Look(Callback):
+        run_valid = False
+        def after_loss(self): seen.append((self.learn.pred.detach(), self.y, self.learn.loss.item()))
+    learn = digits_learner([LabelSmooth(.1), OwnMix(), Look()])
+    learn.fit(1)
+    for pred,y,got in seen:
+        q = .7*smooth_labels(y, 10, .1).dense() + .3*smooth_labels(y.flip(0), 10, .1).dense()
+        assert got == pytest.approx(F.cross_entropy(pred, q).item(), rel=1e-5)
+    assert not isinstance(learn.own_mix.yb1[0], SoftTarget)
+    other = digits_learner([LabelSmooth(.1), OtherMix()])
+    with pytest.raises(TypeError, match='OtherMix.*`yb1`'): other.fit(1)
+
+def test_two_mixers_are_refused():
+    class SecondMix(OwnMix): pass
+    learn = digits_learner([LabelSmooth(), OwnMix(), SecondMix()])
+    with pytest.raises(ValueError, match='SecondMix and OwnMix both mix this batch'): learn.fit(1)

@@ -1,6 +1,7 @@
 "The loss against torch and against a float64 reference, in value, gradient and second gradient"
 import copy, math, pickle
 import numpy as np, pytest, torch, torch.nn.functional as F
+from functools import partial
 from hypothesis import given, settings, HealthCheck, strategies as st
 from torch import nn, tensor
 from torch.autograd import gradcheck, gradgradcheck
@@ -374,9 +375,11 @@ def test_no_dense_target_is_built(way, monkeypatch):
 
 class TestPairing:
     softmax = [CrossEntropyLossFlat(axis=1, weight=torch.rand(3), ignore_index=2, reduction='sum'), CrossEntropyLossFlat(axis=1), nn.CrossEntropyLoss(),
-               nn.CrossEntropyLoss(weight=torch.rand(3), ignore_index=1, reduction='none'), F.cross_entropy]
+               nn.CrossEntropyLoss(weight=torch.rand(3), ignore_index=1, reduction='none'), F.cross_entropy,
+               partial(F.cross_entropy, weight=torch.rand(3), ignore_index=2, reduction='sum')]
     sigmoid = [BCEWithLogitsLossFlat(thresh=.3), BCEWithLogitsLossFlat(pos_weight=torch.rand(3)+.5), nn.BCEWithLogitsLoss(), nn.BCEWithLogitsLoss(weight=torch.rand(3), reduction='none'),
-               nn.BCEWithLogitsLoss(pos_weight=torch.rand(3)+.5, reduction='sum'), F.binary_cross_entropy_with_logits]
+               nn.BCEWithLogitsLoss(pos_weight=torch.rand(3)+.5, reduction='sum'), F.binary_cross_entropy_with_logits,
+               partial(F.binary_cross_entropy_with_logits, pos_weight=torch.rand(3)+.5)]
 
     @pytest.mark.parametrize('loss', softmax, ids=repr)
     def test_softmax(self, loss):
@@ -418,7 +421,38 @@ class TestPairing:
     (lambda: soft_cross_entropy(torch.randint(0, 9, (3, 3)), tensor([0, 1, 2])), TypeError, 'inp has dtype torch.int64'),
     (lambda: soft_loss(nn.CrossEntropyLoss(label_smoothing=.1)), ValueError, 'smoothed twice'), (lambda: soft_loss(CrossEntropyLossFlat(label_smoothing=.1)), ValueError, 'smoothed twice'),
     (lambda: soft_loss(LabelSmoothingCrossEntropy()), ValueError, 'smoothed twice'), (lambda: soft_loss(LabelSmoothingCrossEntropyFlat()), ValueError, 'smoothed twice'),
-    (lambda: soft_loss(nn.MSELoss()), TypeError, 'MSELoss.*CrossEntropyLossFlat.*soft_targets = True'), (lambda: soft_loss(FocalLossFlat()), TypeError, 'no soft-target counterpart'),
+    (lambda: soft_loss(nn.MSELoss()), TypeError, 'MSELoss.*CrossEntropyLossFlat.*soft_targets = True'), (lambda: soft_loss(FocalLossFlat()), TypeError, 'no soft-target counterpart.*a subclass of SoftCrossEntropyLossFlat'),
+    (lambda: soft_loss(partial(F.cross_entropy, label_smoothing=.1)), ValueError, 'smoothed twice'), (lambda: soft_loss(partial(F.cross_entropy, None)), TypeError, 'counterpart'),
     (lambda: soft_loss(None), TypeError, 'loss_func=None'), (lambda: soft_loss(lambda p, y: 0), TypeError, 'soft_targets = True')])
 def test_bad_arguments(call, error, says):
     with pytest.raises(error, match=says): call()
+
+@pytest.mark.parametrize('reduction', ['mean', 'sum', 'none'])
+@pytest.mark.parametrize('weights', [None, [1., 2., 0., 1., 3.]])
+@pytest.mark.parametrize('kind', ['hard', 'soft', 'dense'])
+def test_mixed_is_fastais_two_losses(way, kind, weights, reduction):
+    inp,lam = torch.randn(4, 5, 3, 2, requires_grad=True),torch.rand(4)
+    index,index1 = _index((4, 5, 3, 2), 1),_index((4, 5, 3, 2), 1)
+    make = dict(hard=lambda i: i, soft=lambda i: smooth_labels(i, 5, .2, axis=1), dense=lambda i: smooth_labels(i, 5, .2, axis=1).dense())[kind]
+    loss = SoftCrossEntropyLossFlat(axis=1, weight=None if weights is None else tensor(weights), reduction=reduction)
+    got = loss.mixed(inp, make(index), make(index1), lam)
+    loss.reduction = 'none'
+    each = torch.lerp(loss(inp, make(index1)), loss(inp, make(index)), lam.view(-1, 1, 1))
+    want = each if reduction == 'none' else getattr(each, reduction)() # the mean is over all positions, as in fastai
+    assert_close(got, want, rtol=1e-5, atol=1e-6)
+    assert_close(*(torch.autograd.grad(o.sum(), inp, retain_graph=True)[0] for o in (got, want)), rtol=1e-5, atol=1e-6)
+
+def test_a_position_without_weight_has_no_gradient_whatever_it_holds(way):
+    "Loss and gradient agree"
+    inp = torch.randn(3, 4)
+    inp[1] = math.nan
+    inp.requires_grad_()
+    loss = soft_cross_entropy(inp, smooth_labels(tensor([0, 1, 2]), 4), weight=tensor([1., 0., 2., 1.]))
+    grad, = torch.autograd.grad(loss, inp)
+    assert loss.isfinite() and (grad[1] == 0).all() and (grad[[0, 2]] != 0).all() and grad.isfinite().all()
+
+def test_a_temperature_goes_along_when_a_loss_is_paired():
+    loss = CrossEntropyLossFlat()
+    loss.activation = lambda z: (z/2).softmax(-1)
+    z = torch.randn(2, 3)
+    assert_close(soft_loss(loss).activation(z), (z/2).softmax(-1))

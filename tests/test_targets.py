@@ -5,9 +5,11 @@ import numpy as np, pytest, torch, torch.nn.functional as F
 from hypothesis import given, strategies as st
 from torch import tensor
 from torch.testing import assert_close
-from fastai.torch_core import TensorBase, TensorCategory, to_detach, to_device
+from fastai.data.core import DataLoader
+from fastai.data.load import fa_collate
+from fastai.torch_core import TensorBase, TensorCategory, retain_type, to_concat, to_detach, to_device
 from fastai_labelsmooth.all import *
-from fastai_labelsmooth.targets import binary_on_off
+from fastai_labelsmooth.eps import binary_on_off
 
 modes = st.sampled_from(['exact', 'paper'])
 
@@ -167,3 +169,46 @@ def test_desmooth_stays_on_the_simplex():
     (lambda: smooth_binary(tensor([1]), .5), ValueError, 'eps=0.5'), (lambda: desmooth(torch.rand(2, 4), .1, 3), ValueError, r'shape \(2, 4\).*n=3')])
 def test_bad_arguments(call, error, says):
     with pytest.raises(error, match=says): call()
+
+# What must not become a soft target of other numbers
+
+@pytest.mark.parametrize('op', [lambda o: to_concat([o, o]), lambda o: retain_type(o*2, o), lambda o: fa_collate([(o,), (o,)])[0],
+    lambda o: DataLoader([(o,)]*4, bs=2, num_workers=0).one_batch()[0], lambda o: TensorBase(o), lambda o: o.as_subclass(torch.Tensor),
+    lambda o: smooth_labels(o, 4, 0., axis=1), lambda o: torch.stack([o])])
+def test_what_fastai_makes_of_one_is_dense(soft, op):
+    got,want = op(soft),op(soft.dense())
+    assert not isinstance(got, SoftTarget)
+    assert_close(got.as_subclass(torch.Tensor), want.as_subclass(torch.Tensor))
+
+@pytest.mark.parametrize('op', [np.array, np.asarray, lambda o: o.numpy(), lambda o: np.array(o.tolist(), dtype=np.float32)])
+def test_numpy_sees_the_dense_tensor(soft, op): assert np.array_equal(op(soft), soft.dense().numpy())
+
+@pytest.mark.parametrize('op', [lambda o: torch.add(torch.ones(()), 1, out=o), lambda o: torch._foreach_mul_([o], 2.), lambda o: torch.add(o, 1, out=o)])
+def test_writes_by_other_ways_are_errors_too(soft, op):
+    with pytest.raises(TypeError, match='in place'): op(soft)
+
+@pytest.mark.parametrize('kw', [dict(on=tensor(.9, requires_grad=True), off=.1), dict(on=.9, off=torch.full((3,), .05, requires_grad=True))])
+def test_learned_values_are_refused(kw):
+    with pytest.raises(TypeError, match='gradients'): SoftTarget(tensor([0, 1]), 3, **kw)
+
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.int8])
+def test_few_bits_do_not_wrap(dtype):
+    "-100 is 156 in 8 bits without a sign"
+    index = tensor([156, 3] if dtype is torch.uint8 else [-100, 3], dtype=dtype)
+    soft = smooth_labels(index, 200, .1)
+    assert soft.sum(1).tolist() == pytest.approx([1., 1.] if dtype is torch.uint8 else [0., 1.])
+    with pytest.raises(ValueError, match='class index 200'): smooth_labels(tensor([200], dtype=torch.uint8), 200)
+
+@given(st.integers(2, 6), st.data())
+def test_rows_of_a_matrix(n, data):
+    rows,shape = torch.rand(n, n).softmax(1),data.draw(st.lists(st.integers(1, 4), min_size=0, max_size=3))
+    axis = data.draw(st.integers(-len(shape)-1, len(shape)))
+    index = torch.randint(0, n, shape)
+    soft = SoftTarget(index, n, .9+.1*rows.diagonal(), .1*rows, axis, None)
+    assert_close(soft.dense(), (.9*F.one_hot(index, n) + .1*rows[index]).movedim(-1, axis))
+    assert_close(torch.as_tensor(soft.mass()), torch.ones(shape).expand(shape))
+
+@pytest.mark.parametrize('n', [np.int64(5), np.int32(5)])
+def test_numbers_of_numpy(n):
+    assert on_off(np.float32(.1), n) == pytest.approx((.9, .025), rel=1e-6)
+    assert smooth_labels(tensor([1]), n, np.float64(.1)).shape == (1, 5)
