@@ -60,7 +60,7 @@ class MixedTarget:
         return grad
 
 # %% ../nbs/02_losses.ipynb #ls000004
-def _wide(inp): return torch.promote_types(inp.dtype, torch.float32)
+def _wide(inp): return torch.promote_types(inp.dtype, torch.float32) # half precision is widened before anything is summed
 
 def _reduced(logp, target, weight, count):
     "The loss from log-probabilities: of each position, or their sum over `count`"
@@ -140,8 +140,8 @@ def _as_target(targ, inp, axis, ignore_index):
     return targ
 
 def _is_composed(inp, target):
-    "Whether plain autograd alone will do"
-    return not is_eager() or isinstance(target, DenseTarget) and target.targ.requires_grad
+    "Whether plain autograd alone will do: in a transform, for a learned target, for an empty batch (whose mean is torch's NaN)"
+    return not is_eager() or not inp.numel() or isinstance(target, DenseTarget) and target.targ.requires_grad
 
 # %% ../nbs/02_losses.ipynb #48a174fc
 def soft_cross_entropy(
