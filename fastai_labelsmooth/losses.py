@@ -140,7 +140,7 @@ def _as_target(targ, inp, axis, ignore_index):
     return targ
 
 def _is_composed(inp, target):
-    "Whether plain autograd alone will do: in a transform, for a learned target, for an empty batch (whose mean is torch's NaN)"
+    "Whether plain autograd alone will do: in a transform, for a learned target, for an empty batch (whose mean is NaN)"
     return not is_eager() or not inp.numel() or isinstance(target, DenseTarget) and target.targ.requires_grad
 
 # %% ../nbs/02_losses.ipynb #48a174fc

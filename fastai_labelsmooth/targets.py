@@ -92,7 +92,7 @@ class IndexTarget:
         ignore_index:int=-100, # Positions with this index are rows of zeros; None if there are none
         total:float=None # Sum of the target over the classes where it is the same for each; found out if None
     ):
-        if any(isinstance(o, Tensor) and o.requires_grad for o in (on, off)):
+        if getattr(on, 'requires_grad', False) or getattr(off, 'requires_grad', False):
             raise TypeError("on and off have gradients: expected numbers or tensors without; a dense target may be learned")
         self.index,self.n,self.on,self.off = index,n,on,off
         self.axis = range(index.ndim+1)[axis]
@@ -107,9 +107,8 @@ class SoftTarget(LazyTarget, IndexTarget):
     "A dense soft target in all its operations, stored as the class index and two values"
     @staticmethod
     def __new__(cls, index, n, on, off, axis=-1, ignore_index=-100, dtype=None, total=None):
-        shape = list(index.shape)
-        shape.insert(range(index.ndim+1)[axis], n)
-        return cls.make(shape, dtype, index.device)
+        axis = range(index.ndim+1)[axis]
+        return cls.make((*index.shape[:axis], n, *index.shape[axis:]), dtype, index.device)
 
     def __init__(self, index, n, on, off, axis=-1, ignore_index=-100, dtype=None, total=None):
         IndexTarget.__init__(self, index, n, on, off, axis, ignore_index, total)
@@ -148,9 +147,10 @@ def _off_at(self:IndexTarget, index):
 def dense(self:SoftTarget) -> Tensor: # A plain tensor of this shape, dtype and device
     "Write the soft target out"
     index,keep = self.parts()
-    out = torch.zeros(self.shape, dtype=self.dtype, device=self.device).add_(self._off_at(index))
-    on = torch.as_tensor(_at(self.on, index), dtype=out.dtype, device=out.device).expand(index.shape)
-    out.scatter_(self.axis, index.unsqueeze(self.axis), on.unsqueeze(self.axis))
+    off,on,kw = self._off_at(index),_at(self.on, index),dict(dtype=self.dtype, device=self.device)
+    out = torch.zeros(self.shape, **kw).add_(off) if isinstance(off, Tensor) else torch.full(self.shape, off, **kw)
+    if isinstance(on, Tensor): on = on.to(out.dtype).expand(index.shape).unsqueeze(self.axis)
+    out.scatter_(self.axis, index.unsqueeze(self.axis), on)
     return out if keep is None else out.masked_fill_(~keep.unsqueeze(self.axis), 0)
 
 @patch
