@@ -1,8 +1,10 @@
 """Speed and memory of cross-entropy losses, ours beside others'. Writes its part of README.md and losses.png.
 
 One run is forward and backward on the same logits. All losses of a row take turns in shuffled order; the table has
-the median, as a ratio to torch's own label smoothing, and the spread (interquartile range over median)."""
+the median, as a ratio to torch's own label smoothing, and the spread (interquartile range over median).
+On a CPU there are two tables: of a quiet machine, and of one whose cores are all kept busy by other processes."""
 import re, subprocess, sys, warnings
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 warnings.filterwarnings('ignore')
@@ -35,6 +37,16 @@ def peers():
         'fastai LabelSmoothing': lambda z,y,a: ls[fastai_axis(z, a)](z, y),
     }
     missing = []
+    try:
+        compiled = torch.compile(lambda z, y: F.cross_entropy(z, y, label_smoothing=eps), dynamic=False)
+        compiled(torch.randn(2, 3, device=device, requires_grad=True), torch.tensor([0, 1], device=device)).backward()
+        res['torch.compile of that'] = lambda z,y,a: compiled(class_axis_1(z, a), y)
+    except Exception: missing.append('torch.compile (it needs a C++ compiler)')
+    if device.type == 'cuda':
+        try:
+            from liger_kernel.transformers.functional import liger_cross_entropy
+            res['Liger'] = partial(to_rows, lambda z, y: liger_cross_entropy(z, y, label_smoothing=eps))
+        except ImportError: missing.append('liger-kernel')
     try:
         from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
         smooth,soft = LabelSmoothingCrossEntropy(eps),SoftTargetCrossEntropy()
@@ -92,6 +104,23 @@ def speed():
     df.loc['*torch label_smoothing takes*'] = base
     df.loc['*largest spread*'] = spreads
     return df,missing
+
+def mixing():
+    "MixUp's loss: against the labels of both images, lerped"
+    rows = {}
+    for shape,axis in (((64, 10), 1), ((256, 1000), 1), ((8, 21, 256, 256), 1)):
+        z,y = data(shape, axis)
+        y1,lam = y.flip(0),torch.rand(len(y), device=device)
+        flat,ours = CrossEntropyLossFlat(axis=axis if len(shape) > 2 else -1, reduction='none'),SoftCrossEntropyLossFlat(axis=axis)
+        def soft(y): return smooth_labels(y, shape[axis], eps, axis=axis)
+        def twice(z): # as `MixHandler.lf`; over pixels fastai's own does not fit `lam` to them
+            a,b = (flat(z, o).view(y.shape) for o in (y1, y))
+            return torch.lerp(a, b, lam.view(-1, *[1]*(y.ndim-1))).mean()
+        fs = {"fastai's two, hard": twice, 'ours, smoothed': lambda z: ours.mixed(z, soft(y), soft(y1), lam)}
+        t = timed({k: partial(step, lambda z,y,a,f=f: f(z), z, y, axis) for k,f in fs.items()}, seconds=8).median()
+        rows[str(shape)] = {**{f'{k} (ms)': t[k]*1e3 for k in fs}, 'ratio': t['ours, smoothed']/t["fastai's two, hard"]}
+        print('MixUp', shape, rows[str(shape)], flush=True)
+    return pd.DataFrame(rows).T
 
 def resident(what):
     "Bytes of this process in memory: now (VmRSS) or at most since the last reset (VmHWM); Linux"
@@ -159,16 +188,24 @@ def plot(growths, fname):
 
 def main():
     torch.set_num_threads(min(2, torch.get_num_threads()))
-    speeds,missing = speed()
-    mem = memory()
+    loads = {'on a quiet machine': nullcontext}
+    if device.type == 'cpu': loads['with as many other processes as cores'] = busy
+    tables,missing = {},[]
+    for name,load in loads.items():
+        with load(): tables[name],missing = speed()
+    mixed,mem = mixing(),memory()
     suffix = '' if device.type == 'cpu' else f'-{device.type}'
     plot(growth(), Path(__file__).parent/f'losses{suffix}.png')
     left_out = f"\nNot installed, so left out: {', '.join(missing)}.\n" if missing else ''
+    speeds = '\n\n'.join(f'Time of forward and backward {name}, as a ratio to `F.cross_entropy(label_smoothing=0.1)`; '
+                         f'"ours" includes making the soft target:\n\n{t.to_markdown()}' for name,t in tables.items())
     write_part(f'losses{suffix}', f"""{setup('timm', 'segmentation-models-pytorch', 'transformers')}
 {left_out}
-Time of forward and backward, as a ratio to `F.cross_entropy(label_smoothing=0.1)`; "ours" includes making the soft target:
+{speeds}
 
-{speeds.to_markdown()}
+The loss beside MixUp, forward and backward, on a quiet machine: fastai's asks for it twice, on hard labels; ours makes both soft targets and takes their mixture in one pass.
+
+{mixed.to_markdown(floatfmt='.2f')}
 
 Extra peak memory of one forward and backward, over the bytes of the logits (a fresh process each):
 

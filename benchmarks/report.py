@@ -1,5 +1,6 @@
 "What the benchmarks share: the device, the clock, and where the tables go"
-import platform, random, re, time
+import os, platform, random, re, subprocess, sys, time
+from contextlib import contextmanager
 from importlib.metadata import version, PackageNotFoundError
 from pathlib import Path
 import pandas as pd, torch
@@ -25,6 +26,14 @@ def timed(runs, seconds, least=7, most=3000):
     while len(res[names[0]]) < least or (time.perf_counter()-start < seconds and len(res[names[0]]) < most):
         for k in random.sample(names, len(names)): res[k].append(clock(runs[k]))
     return pd.DataFrame(res)
+
+@contextmanager
+def busy(n=None):
+    "As data-loader workers do: `n` processes that keep a core busy, as many as there are cores if None"
+    spinning = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(os.cpu_count() if n is None else n)]
+    try: yield
+    finally:
+        for p in spinning: p.kill()
 
 def spread(times): return (times.quantile(.75)-times.quantile(.25))/times.median() # interquartile range over median
 
