@@ -133,6 +133,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                        'fastai_labelsmooth/interpret/metrics.py'),
                                                       'fastai_labelsmooth.interpret.metrics.Scores': ( 'interpret/metrics.html#scores',
                                                                                                        'fastai_labelsmooth/interpret/metrics.py'),
+                                                      'fastai_labelsmooth.interpret.metrics._check_rows': ( 'interpret/metrics.html#_check_rows',
+                                                                                                            'fastai_labelsmooth/interpret/metrics.py'),
                                                       'fastai_labelsmooth.interpret.metrics._expected': ( 'interpret/metrics.html#_expected',
                                                                                                           'fastai_labelsmooth/interpret/metrics.py'),
                                                       'fastai_labelsmooth.interpret.metrics._gap_to_rest': ( 'interpret/metrics.html#_gap_to_rest',

@@ -87,7 +87,7 @@ def test_keeps_no_predictions():
     z,y = seg_data(20)
     res = cal(z, y, CrossEntropyLossFlat(axis=1, ignore_index=255), bs=2)
     res2 = CalibrationInterpretation.from_learner(res.learn, max_n=50)
-    assert sum(o.numel() for o in [res2.sums, res2.bins, res2.classes, res2.losses, *res2.sample.rows]) < z.numel()/10
+    assert sum(o.numel() for o in [*res2.sums, *res2.bins, *res2.classes, res2.losses, *res2.sample.rows]) < z.numel()/10
 
 def test_it_is_an_interpretation():
     z,y = softmax_data(100)
@@ -269,3 +269,155 @@ def test_a_set_without_mistakes_has_no_temperature():
     z,_ = softmax_data(20)
     with pytest.raises(ValueError, match='at least one mistake'): temperature(learner(z, z.argmax(1), CrossEntropyLossFlat()))
     with pytest.raises(ValueError, match='at least one mistake'): temperature(learner(z, (z > 0).float(), BCEWithLogitsLossFlat()))
+
+# ---- any axis, votes, losses of all kinds
+
+def test_sequences_have_their_classes_last():
+    "(B, L, N), as -1 is documented"
+    z = torch.randn(40, 6, 5)*3
+    y = (z/2).softmax(-1).view(-1, 5).multinomial(1).view(40, 6)
+    y[:, 4:] = -100
+    keep = y.flatten() != -100
+    learn,flat = learner(z, y, CrossEntropyLossFlat()),learner(z.view(-1, 5)[keep], y.flatten()[keep], CrossEntropyLossFlat())
+    check_softmax(CalibrationInterpretation.from_learner(learn).summary().loc['all'], z.view(-1, 5)[keep], y.flatten()[keep])
+    t = learn.calibrate()
+    assert t == pytest.approx(temperature(flat), rel=1e-6)
+    assert_close(learn.get_preds()[0], (z/t).softmax(-1))
+    class Own: # that does not say its axis
+        soft_targets,reduction = True,'mean'
+        def __call__(self, z, y): return soft_cross_entropy(z, y, axis=-1)
+    assert temperature(learner(z, y, Own())) == pytest.approx(t, rel=1e-6)
+
+@pytest.mark.parametrize('loss', [nn.CrossEntropyLoss, lambda: F.cross_entropy, lambda: nn.CrossEntropyLoss(label_smoothing=.1)])
+def test_torchs_losses_have_classes_after_the_items(loss):
+    z,y = seg_data(void=-100)
+    keep = y.flatten() != -100
+    learn = learner(z, y, loss())
+    check_softmax(CalibrationInterpretation.from_learner(learn).summary().loc['all'], z.movedim(1, -1).reshape(-1, 4)[keep], y.flatten()[keep])
+    t = learn.calibrate(2.)
+    assert_close(learn.get_preds()[0], (z/2).softmax(1))
+
+def dirichlet(m=800, n=4, scale=.7): return torch.distributions.Dirichlet(torch.full((n,), scale)).sample((m,))
+
+def test_votes_are_judged_as_they_are():
+    votes = dirichlet()
+    z = votes.add(.05).log()*2 + torch.randn(800, 4)*.3
+    votes[:50] = 0
+    learn = learner(z, votes, SoftCrossEntropyLossFlat())
+    look = CalibrationInterpretation.from_learner(learn)
+    s,z,t = look.summary().loc['all'],z[50:].double(),votes[50:].double()
+    p = z.softmax(1)
+    conf,pred = p.max(1)
+    hit = t.gather(1, pred[:, None])[:, 0]
+    assert look.count == 750
+    assert s['accuracy'] == pytest.approx((pred == t.argmax(1)).double().mean().item())
+    assert s['negative log-likelihood'] == pytest.approx(F.cross_entropy(z, t).item())
+    assert s['Brier score'] == pytest.approx((p-t).pow(2).sum(1).mean().item())
+    def ece(p, t): return sum(abs((p-t)[(i/15 < p) & (p <= (i+1)/15)].sum().item()) for i in range(15))/len(p)
+    assert s['ECE'] == pytest.approx(ece(conf, hit))
+    assert s['classwise ECE'] == pytest.approx(np.mean([ece(p[:, k], t[:, k]) for k in range(4)]))
+    best = scipy.optimize.minimize_scalar(lambda u: F.cross_entropy(z/u, t).item(), bounds=(.1, 10), method='bounded').x
+    assert temperature(learn) == pytest.approx(best, rel=1e-3)
+    to_majority = scipy.optimize.minimize_scalar(lambda u: F.cross_entropy(z/u, t.argmax(1)).item(), bounds=(.1, 10), method='bounded').x
+    assert abs(to_majority/best-1) > .2 # which is another one
+    assert look.losses[:50].eq(0).all()
+    assert_close(look.losses[50:].double(), F.cross_entropy(z, t, reduction='none'))
+
+def test_votes_for_labels():
+    votes = torch.rand(500, 3)
+    z = votes.logit()*2
+    learn = learner(z, votes, BCEWithLogitsLossFlat())
+    z,t = z.double(),votes.double()
+    s = CalibrationInterpretation.from_learner(learn).summary().loc['all']
+    assert s['accuracy'] == 1 == ((z > 0) == (t > .5)).double().mean()
+    assert s['negative log-likelihood'] == pytest.approx(F.binary_cross_entropy_with_logits(z, t).item())
+    assert s['Brier score'] == pytest.approx((z.sigmoid()-t).pow(2).mean().item())
+    assert temperature(learn) == pytest.approx(2, rel=1e-3)
+
+def test_pictures_of_votes():
+    votes,z = dirichlet(300),torch.randn(300, 4)
+    look = CalibrationInterpretation.from_learner(learner(z, votes, SoftCrossEntropyLossFlat()))
+    look.plot_confidence(bins=5)
+    conf,pred = z.softmax(1).max(1)
+    hit = votes.gather(1, pred[:, None])[:, 0].numpy()
+    for bars,w in zip(plt.gca().containers, (hit, 1-hit)):
+        assert [b.get_height() for b in bars] == pytest.approx((100*np.histogram(conf, 5, (0, 1), weights=w)[0]/w.sum()).tolist(), rel=1e-4)
+
+def test_probabilities_of_an_act_that_is_no_softmax():
+    z,y = softmax_data()
+    def act(z): return desmooth(z.softmax(1), .1, 5)
+    s = CalibrationInterpretation.from_learner(learner(z, y, CrossEntropyLossFlat()), act=act).summary()
+    p = act(z.double()).gather(1, y[:, None])
+    assert s['negative log-likelihood'].item() == -p.log().mean() # infinite, if one that was clipped is right
+    with pytest.raises(ValueError, match='no probabilities'):
+        CalibrationInterpretation.from_learner(learner(z, y, CrossEntropyLossFlat()), act=lambda z: z)
+
+# ---- temperature that lasts
+
+@pytest.mark.parametrize('loss,data', [(CrossEntropyLossFlat, softmax_data), (nn.CrossEntropyLoss, softmax_data), (nn.BCEWithLogitsLoss, multi_data),
+                                       (partial(BCEWithLogitsLossFlat, thresh=.3), multi_data)])
+def test_a_temperature_survives_a_labelsmooth_that_comes_later(loss, data):
+    learn = learner(*data(), loss())
+    learn.calibrate(3.)
+    probs,_,decoded = learn.get_preds(with_decoded=True)
+    with learn.added_cbs(LabelSmooth()):
+        after,_,decoded2 = learn.get_preds(with_decoded=True)
+        learn.fit(1, 0.)
+        assert_close(learn.get_preds()[0], probs)
+    assert_close(after, probs); assert decoded.equal(decoded2)
+    assert_close(learn.topk(1).prob_1.to_numpy(), probs.max(1).values.double().numpy(), rtol=1e-5, atol=1e-6)
+
+@pytest.mark.parametrize('temp', [np.float32(2), np.float64(2), np.int64(2), 2])
+def test_calibrate_takes_any_number(temp):
+    z,y = softmax_data()
+    learn = learner(z, y, CrossEntropyLossFlat())
+    assert learn.calibrate(temp) == 2 and type(learn.loss_func.activation.temp) is float
+    assert_close(learn.get_preds()[0], (z/2).softmax(1))
+
+# ---- side by side
+
+def test_compare():
+    z,y = softmax_data()
+    a,b = learner(z, y, CrossEntropyLossFlat()),learner(z/3, y, CrossEntropyLossFlat())
+    look = CalibrationInterpretation.from_learner(b)
+    table = compare({'hard': a, 'smoothed': look})
+    assert list(table) == ['hard', 'smoothed']
+    assert table['hard'].equals(CalibrationInterpretation.from_learner(a).summary().loc['all'].rename('hard'))
+    assert table['smoothed'].equals(look.summary().loc['all'].rename('smoothed'))
+    half = DataLoader(list(zip(z, y))[:100], bs=10, num_workers=0)
+    assert compare({'a': a}, dl=half).loc['accuracy', 'a'] == pytest.approx((z[:100].argmax(1) == y[:100]).double().mean().item())
+    with pytest.raises(TypeError, match='expected a dict'): compare([a, b])
+
+# ---- pictures
+
+@pytest.mark.parametrize('scale', [.1, 1., 8.])
+def test_the_legend_of_plot_reliability_covers_no_bar(scale):
+    z,y = softmax_data(scale=scale)
+    cal(z, y, CrossEntropyLossFlat()).plot_reliability()
+    plt.gcf().canvas.draw()
+    for ax in plt.gcf().axes:
+        legend = ax.get_legend()
+        if legend is None: continue
+        box = legend.get_window_extent()
+        assert not any(box.overlaps(bar.get_window_extent()) for bar in ax.patches if bar.get_height() > 0)
+        assert ax.get_window_extent().width >= box.width
+
+def test_the_optimum_is_what_the_smoother_says():
+    class Mine(Smoother):
+        def __init__(self, best): self.best = best
+        def __call__(self, targ, batch): return smooth_labels(targ, batch.task.n)
+        def optimum(self, eps, task):
+            assert task.n == 5 and task.sigmoid is False
+            return self.best
+    z,y = softmax_data()
+    for best in ((.7, .075), None, (1., 0.)):
+        cal(z, y, CrossEntropyLossFlat(), cbs=LabelSmooth(.3, Mine(best))).plot_logit_gap()
+        at = [o.get_xdata()[0] for o in plt.gca().lines]
+        assert at == (pytest.approx([math.log(.7/.075)]) if best == (.7, .075) else [])
+        plt.close('all')
+
+def test_plot_logit_gap_of_masked_logits():
+    z,y = multi_data()
+    z[0, 0],y[0, 0] = -math.inf,0
+    cal(z, y, BCEWithLogitsLossFlat()).plot_logit_gap()
+    assert sum(p.get_height() for p in plt.gca().patches) == pytest.approx(100)

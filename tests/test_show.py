@@ -60,12 +60,11 @@ def test_show_batch_of_a_binary_mask():
     assert plt.gcf().axes[1].get_title() == '1 becomes 0.9, 0 becomes 0.02'
 
 def test_show_batch_of_a_smoother_that_learns():
-    class Smoother:
+    class Learns(Smoother):
         seen = 0
-        def __call__(self, targ, pred, eps, axis, ignore_index):
-            self.seen += 1
-            return pred.softmax(axis)
-    smoother = Smoother()
+        def __call__(self, targ, batch): return batch.pred.softmax(batch.task.axis)
+        def observe(self, targ, batch): self.seen += 1
+    smoother = Learns()
     learn = digits_learner(LabelSmooth(mode=smoother))
     learn.label_smooth.show_batch(max_n=1)
     assert smoother.seen == 0 and sum(heights(plt.gcf().axes[1])[1]) == pytest.approx(1)
@@ -120,3 +119,49 @@ def test_gather_args(monkeypatch):
     for cb in (LabelSmooth(.2, 'paper'), LabelSmooth(SchedCos(.2, 0.))):
         args = digits_learner(cb).gather_args()
         assert args['LabelSmooth']['eps'] == cb.eps and args['LabelSmooth']['mode'] == cb.mode
+
+@pytest.mark.parametrize('sigmoid', [False, True])
+def test_show_batch_of_volumes(sigmoid):
+    "The middle slice"
+    x = torch.rand(4, 2, 5, 8, 9)
+    y = torch.zeros(4, *([2] if sigmoid else []), 5, 8, 9).to(torch.float if sigmoid else torch.long)
+    y[..., 2, 3:, :] = 1
+    y[..., 4, :, :] = 0 if sigmoid else 255
+    loss = BCEWithLogitsLossFlat() if sigmoid else CrossEntropyLossFlat(axis=1, ignore_index=255)
+    learner(x, y, loss, bs=4, cbs=LabelSmooth(.1)).label_smooth.show_batch(max_n=3)
+    axs = plt.gcf().axes
+    assert len(axs) == 6
+    for item,top,bottom in zip(x, axs[:3], axs[3:]):
+        assert np.allclose(top.images[0].get_array(), item[0, 2])
+        assert bottom.get_title() == ('1 becomes 0.9, 0 becomes 0.1' if sigmoid else 'true class 0.9,\neach other 0.1')
+        mask = bottom.images[0].get_array()
+        assert not np.ma.getmaskarray(mask).any() and (mask.data[3:] == 1).all() and (mask.data[:3] == 0).all()
+
+def test_show_batch_of_a_labelsmooth_added_later_and_of_another_target():
+    z = torch.randn(8, 3)
+    items = [(o, torch.tensor(7), torch.tensor(i%3)) for i,o in enumerate(z)]
+    dls = DataLoaders(*[DataLoader(items, bs=8, num_workers=0) for _ in range(2)])
+    dls.n_inp = 1
+    for dl in dls.loaders: dl.n_inp = 1
+    learn = learner(z, torch.zeros(8).long(), CrossEntropyLossFlat())
+    learn.dls = dls
+    learn.add_cb(LabelSmooth(.3, targ_idx=1))
+    learn.label_smooth.show_batch(max_n=3)
+    assert [heights(ax)[1] for ax in plt.gcf().axes[3:]] == [pytest.approx([.7 if i == j else .15 for j in range(3)]) for i in range(3)]
+
+def test_show_batch_asks_a_smoother_once_as_it_is():
+    "No copy of it, no learner that is none"
+    class Counts(Smoother):
+        calls = []
+        def __deepcopy__(self, memo): raise AssertionError('a smoother was copied')
+        def __call__(self, targ, batch):
+            self.calls.append((len(targ), batch.pred.shape, len(batch.xb), batch.task))
+            return smooth_labels(targ, batch.task.n, batch.eps)
+    learn = digits_learner(LabelSmooth(mode=Counts()))
+    learn.label_smooth.show_batch(max_n=2)
+    assert Counts.calls == [(64, (64, 10), 1, Task(10, 1, -100, False))]
+
+def test_plot_targets_of_a_smoother():
+    plot_targets(.2, 4, Uniform('paper'), y=1)
+    assert heights(plt.gca())[1] == pytest.approx([.05, .85, .05, .05])
+    with pytest.raises(ValueError, match='eps=0.8'): plot_targets(.8, 4)

@@ -61,7 +61,8 @@ class CalibrationInterpretation(Interpretation):
         self = cls(learn, dl, None, act, max_n)
         done = stream(learn, self.update, ds_idx, dl, act)
         if not self.count: raise ValueError("dl has only targets that are ignored: expected at least one that counts")
-        self.dl,self.losses,self.task = done.dl,done.sort(torch.cat(self.item_losses)),done.task
+        self.dl,self.task = done.dl,done.task
+        self.losses = done.sort(torch.cat(self.item_losses)).float()
         self.names = class_names(learn.dls, done.task.n, targ_idx_of(learn), done.n_targs)
         return self
 

@@ -53,6 +53,12 @@ def _expected(targ, logp):
     return (targ*logp).masked_fill(targ == 0, 0)
 
 # %% ../../nbs/interpret/00_metrics.ipynb #mt000013
+def _check_rows(total):
+    "Raise for sums of distributions that are neither 1 nor 0"
+    wrong = (total != 0) & ((total-1).abs() > 1e-3)
+    if wrong.any(): raise ValueError(f"targ has a row that sums to {total[wrong][0].item():.4g} over the classes: "
+                                     "expected 1, or 0 where it is ignored")
+
 class Answers(NamedTuple):
     "What a model says and what is true, class axis last, in double precision"
     task:Task
@@ -80,6 +86,7 @@ def answers(
     targ = Uniform()(fit_targets(targ, task, z), Batch(task, eps=0.)).double() # with nothing smoothed
     if task.sigmoid and z.ndim == 1: z,task = z[:, None],task._replace(axis=1)
     logs,targ = _log_probs(z, task, act),targ.reshape(z.shape)
+    if not task.sigmoid: _check_rows(targ.sum(task.axis))
     terms = sum(_expected(t, logp) for t,logp in zip((targ, 1-targ), logs))
     nll = -terms if task.sigmoid else -terms.sum(task.axis, keepdim=True)
     z,p,targ,nll = (o.movedim(task.axis, -1) for o in (z, logs[0].exp(), targ, nll))
