@@ -62,7 +62,7 @@ def draw(learns, hardest):
 
 def draw_reliability(interps):
     "Accuracy by confidence of each model, side by side"
-    fig,axs = plt.subplots(2, len(interps), figsize=(10, 6), sharex=True, layout='constrained', height_ratios=(3, 1))
+    fig,axs = plt.subplots(2, len(interps), figsize=(10, 6), sharex=True, sharey='row', layout='constrained', height_ratios=(3, 1))
     for (name,interp),ax in zip(interps.items(), axs.T): interp.plot_reliability(axs=ax, title=name)
     return fig
 

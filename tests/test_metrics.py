@@ -109,3 +109,11 @@ def test_a_diverged_model_does_not_stop_the_training():
     learn = learner(z*math.nan, y, CrossEntropyLossFlat())
     learn.metrics = L(ECE(), BrierScore())
     assert all(map(math.isnan, learn.validate()))
+
+def test_a_metric_can_ignore_what_the_loss_does_not():
+    z,y = seg_data(void=-100)
+    learn = learner(z, y.clamp(min=0), CrossEntropyLossFlat(axis=1))
+    learn.metrics = L(BrierScore(ignore_index=2))
+    keep = y.flatten().clamp(min=0) != 2
+    p,t = z.softmax(1).movedim(1, -1).reshape(-1, 4)[keep],F.one_hot(y.clamp(min=0), 4).reshape(-1, 4)[keep]
+    assert learn.validate()[1] == pytest.approx((p-t).pow(2).sum(1).mean().item(), rel=1e-5)

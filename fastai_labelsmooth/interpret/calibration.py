@@ -141,6 +141,7 @@ def _has_mistake(z, targ, sigmoid):
     agree = (targ*z).masked_fill(targ == 0, 0)
     return bool((z.relu() > agree).any() if sigmoid else (z.max(1).values > agree.sum(1)).any())
 
+# %% ../../nbs/interpret/02_calibration.ipynb #ca000037
 def temperature(
     learn, # A trained classifier, softmax or sigmoid
     ds_idx:int=1, # Index of `learn.dls` when `dl` is None; not the training set, on which the model is too sure

@@ -75,6 +75,7 @@ class Answers(NamedTuple):
     def kept(self): # with all positions that count in one axis
         return self._replace(**{k: getattr(self, k)[self.keep] for k in ('logits', 'prob', 'targ', 'nll', 'keep')})
 
+# %% ../../nbs/interpret/00_metrics.ipynb #mt000031
 def answers(
     pred:Tensor, # Logits
     targ:Tensor, # Class indices or distributions; sigmoid: zeros and ones, or votes
@@ -114,6 +115,7 @@ def bin_sums(
     def total(x): return conf.new_zeros(conf.shape[1], n_bins).scatter_add_(1, idx, x.T.to(conf.dtype))
     return Bins(total(torch.ones_like(conf)), total(conf), total(hit))
 
+# %% ../../nbs/interpret/00_metrics.ipynb #mt000032
 def calibration_error(
     bins:Bins
 ) -> Tensor: # One for each column

@@ -36,12 +36,16 @@ def _columns(look, label):
     if label not in look.names: raise ValueError(f"label={label!r}: expected one of {look.names}")
     return [look.names.index(label)]
 
+def _confidence(look):
+    return 'probability of the label' if look.sigmoid else 'confidence: probability of the predicted class'
+
 def _draw_bins(ax, conf, hit, centre, width, name):
     "Share of hits in each bin as bars, and what separates it from the confidence"
     ax.bar(centre, hit, width, color=palette.right, edgecolor='white', label=name)
     ax.bar(centre, conf-hit, width, hit, color='none', edgecolor=palette.wrong, hatch='//', label='gap to confidence')
     ax.plot([0, 1], [0, 1], color=palette.theory, ls='--', lw=1, label='calibrated')
 
+# %% ../../nbs/interpret/03_plots.ipynb #pl000024
 @patch
 def plot_reliability(self:CalibrationInterpretation,
     label=None, # Multilabel: the label to draw, all together if None
@@ -67,9 +71,6 @@ def plot_reliability(self:CalibrationInterpretation,
     hist.legend(*ax.get_legend_handles_labels(), loc='upper center', ncols=3, fontsize=7, columnspacing=1)
 
 # %% ../../nbs/interpret/03_plots.ipynb #pl000017
-def _confidence(look):
-    return 'probability of the label' if look.sigmoid else 'confidence: probability of the predicted class'
-
 def _optimum(look, eps, mode):
     "(eps, soft target's values where the loss has its minimum), or None"
     cb = getattr(look.learn, 'label_smooth', None)

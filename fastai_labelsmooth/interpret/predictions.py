@@ -61,6 +61,7 @@ class Streamed(NamedTuple):
     def sort(self, rows): # in dataset order
         return rows if self.idxs is None or len(rows) != len(self.idxs) else rows[self.idxs.argsort()]
 
+# %% ../../nbs/interpret/01_predictions.ipynb #pr000028
 def stream(
     learn, # A classifier
     update, # Function that gets the `Answers` of each batch, on the CPU

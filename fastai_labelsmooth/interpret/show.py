@@ -13,7 +13,7 @@ from torch import Tensor
 from fastai.basics import batch_to_samples, ifnone, is_listy, no_random, patch, show_image, to_detach, to_device
 from fastai.tabular.core import TabDataLoader
 from ..eps import is_int
-from ..tasks import Task, fit_targets, soft_loss, task_of
+from ..tasks import Task, check_soft, fit_targets, soft_loss, task_of
 from ..smoothers.core import Batch, Uniform
 from ..callback import LabelSmooth, as_smoother
 from .plots import palette
@@ -31,6 +31,14 @@ def _bars(ax, hard, soft, names):
     ax.set_xticks(x, names)
     ax.tick_params(axis='x', rotation=90 if max(map(len, names)) > 3 else 0)
 
+def _plain(x): return x.as_subclass(Tensor).float().cpu() # a soft target is written out
+
+def _values(x):
+    "The value of `x`, or its range"
+    lo,hi = x.min().item(),x.max().item()
+    return f'{lo:.3g}' if math.isclose(lo, hi, rel_tol=1e-4) else f'{lo:.3g} to {hi:.3g}'
+
+# %% ../../nbs/interpret/04_show.ipynb #sh000024
 def plot_targets(
     eps:float=0.1, # Smoothing, as in `on_off`
     n:int=10, # Number of classes
@@ -47,13 +55,6 @@ def plot_targets(
     others = torch.cat([soft[:y], soft[y+1:]])
     ax.set(title=f"eps={eps}, n={n}, {mode}: {_values(soft[y])} and {_values(others)}")
     ax.legend(loc='upper center', ncols=2, fontsize=8)
-
-def _plain(x): return x.as_subclass(Tensor).float().cpu() # a soft target is written out
-
-def _values(x):
-    "The value of `x`, or its range"
-    lo,hi = x.min().item(),x.max().item()
-    return f'{lo:.3g}' if math.isclose(lo, hi, rel_tol=1e-4) else f'{lo:.3g} to {hi:.3g}'
 
 # %% ../../nbs/interpret/04_show.ipynb #sh000012
 def _ask_model(learn, xb):
@@ -78,7 +79,9 @@ def _hard_and_soft(cb, xb, yb):
     cb.smoother.check(eps, task)
     targ = fit_targets(to_device(yb, device)[cb.targ_idx], task, pred if cb.n is None else None)
     batch = Batch(task, eps, pred, to_device(xb, device))
-    res = [_plain(o) for o in (Uniform()(targ, batch._replace(eps=0.)), cb.smoother(targ, batch))]
+    hard,soft = Uniform()(targ, batch._replace(eps=0.)),cb.smoother(targ, batch)
+    check_soft(soft, task, pred.shape if cb.n is None else None)
+    res = [_plain(hard),_plain(soft)]
     return [o if task.sigmoid else o.movedim(task.axis, -1) for o in res],task
 
 # %% ../../nbs/interpret/04_show.ipynb #sh000014
