@@ -117,3 +117,11 @@ def test_a_metric_can_ignore_what_the_loss_does_not():
     keep = y.flatten().clamp(min=0) != 2
     p,t = z.softmax(1).movedim(1, -1).reshape(-1, 4)[keep],F.one_hot(y.clamp(min=0), 4).reshape(-1, 4)[keep]
     assert learn.validate()[1] == pytest.approx((p-t).pow(2).sum(1).mean().item(), rel=1e-5)
+
+@pytest.mark.parametrize('axis', [1, 2, -1])
+def test_a_metric_can_be_told_the_class_axis(axis):
+    "As of a loss of one's own that says nothing"
+    z,y = torch.randn(8, 4, 4, 4),torch.randint(0, 4, (8, 4, 4))
+    learn = learner(z.movedim(-1, axis), y, lambda pred, targ: pred.mean())
+    learn.metrics = L(BrierScore(axis=axis))
+    assert learn.validate()[1] == pytest.approx((z.softmax(-1)-F.one_hot(y, 4)).pow(2).sum(-1).mean().item(), rel=1e-5)
