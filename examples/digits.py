@@ -62,7 +62,7 @@ def draw(learns, hardest):
 
 def draw_reliability(interps):
     "Accuracy by confidence of each model, side by side"
-    fig,axs = plt.subplots(2, len(interps), figsize=(10, 6), sharex=True, layout='constrained', height_ratios=(3, 1))
+    fig,axs = plt.subplots(2, len(interps), figsize=(10, 6), sharex=True, sharey='row', layout='constrained', height_ratios=(3, 1))
     for (name,interp),ax in zip(interps.items(), axs.T): interp.plot_reliability(axs=ax, title=name)
     return fig
 
@@ -75,7 +75,7 @@ if __name__ == '__main__':
     interps = {}
     for name,learn in learns.items():
         with learn.no_bar(): interps[name] = CalibrationInterpretation.from_learner(learn)
-    summary = pd.concat({name: o.summary().loc['all'] for name,o in interps.items()}, axis=1)
+    summary = compare(interps)
     summary['optimum of soft targets'] = pd.Series({'mean top probability': on_off(eps, n)[0], 'mean gap, top logit to the rest': logit_gap(eps, n)})
     print('\nOn 1,000 validation images\n')
     print(summary.to_string(float_format='%.3f', na_rep=''))

@@ -4,3 +4,8 @@ from fastai_labelsmooth.losses import *
 from fastai_labelsmooth.tasks import *
 from fastai_labelsmooth.smoothers.core import *
 from fastai_labelsmooth.callback import *
+from fastai_labelsmooth.interpret.metrics import *
+from fastai_labelsmooth.interpret.predictions import *
+from fastai_labelsmooth.interpret.calibration import *
+from fastai_labelsmooth.interpret.plots import *
+from fastai_labelsmooth.interpret.show import *

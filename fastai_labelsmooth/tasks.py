@@ -10,7 +10,7 @@ from functools import partial
 from typing import NamedTuple
 import torch, torch.nn.functional as F
 from torch import nn, Tensor
-from fastai.losses import (CrossEntropyLossFlat, BCEWithLogitsLossFlat, LabelSmoothingCrossEntropy,
+from fastai.losses import (BaseLoss, CrossEntropyLossFlat, BCEWithLogitsLossFlat, LabelSmoothingCrossEntropy,
                            LabelSmoothingCrossEntropyFlat)
 from .targets import LazyTarget, check_index, check_probs, value_range
 from .losses import SoftCrossEntropyLossFlat, class_index
@@ -32,7 +32,8 @@ def is_sigmoid(
 
 def _axis_of(loss_func, sigmoid):
     "fastai's sigmoid loss flattens everything, so its -1 says nothing: labels come after the items"
-    axis = getattr(loss_func, 'axis', 1 if sigmoid else -1)
+    is_torchs = isinstance(loss_func, (nn.CrossEntropyLoss, LabelSmoothingCrossEntropy)) # which have classes after the items
+    axis = getattr(loss_func, 'axis', 1 if sigmoid or is_torchs else -1)
     return 1 if isinstance(loss_func, BCEWithLogitsLossFlat) and axis == -1 else axis
 
 def task_of(
@@ -134,3 +135,18 @@ def soft_loss(
     for k in ('activation', 'decodes', 'thresh'): # of this very loss, such as a temperature
         if k in getattr(loss_func, '__dict__', ()): setattr(paired, k, getattr(loss_func, k))
     return paired
+
+# %% ../nbs/03_tasks.ipynb #4722fd2e
+def own_activation(loss_func):
+    "The `activation` of a loss, or None where it has none (fastai's `BaseLoss` has one that does nothing)"
+    act = getattr(loss_func, 'activation', None)
+    return None if getattr(act, '__func__', act) is BaseLoss.activation else act
+
+def classifier_loss(
+    loss_func # The loss of a Learner
+): # Itself if it has an `activation` or smooths by itself, or else its counterpart
+    "The loss that says what a classifier's predictions mean; TypeError for that of no classifier"
+    if own_activation(loss_func) or (isinstance(loss_func, nn.CrossEntropyLoss) and loss_func.label_smoothing): return loss_func
+    try: return soft_loss(loss_func)
+    except TypeError as e:
+        raise TypeError(f"loss_func={loss_func!r}: expected the loss of a classifier, softmax or sigmoid") from e

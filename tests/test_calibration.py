@@ -1,49 +1,19 @@
 "What is said of a learner's probabilities, each number beside an independent one, and the data of each picture"
-import random, sys, types
 import matplotlib.pyplot as plt, sklearn.metrics as skm, torchmetrics.functional.classification as tm
 import pytest, scipy.optimize
 from sklearn.datasets import load_digits
 from torch.testing import assert_close
 from fastai.vision.all import *
-from fastai.callback.progress import CSVLogger
 from fastai_labelsmooth.all import *
-from fastai_labelsmooth.interpret import _bin_sums, _ece, _adaptive_ece
-from conftest import digits_learner, quiet
+from conftest import digits_learner, logits_learner as learner, multi_data, seg_data, softmax_data
 
 @pytest.fixture(autouse=True)
 def _close():
     yield
     plt.close('all')
 
-class Logits(nn.Module):
-    "A model that returns its input"
-    def __init__(self):
-        super().__init__()
-        self.w = nn.Parameter(torch.zeros(1))
-    def forward(self, x): return x+0*self.w
-
-def learner(z, y, loss, bs=64, cbs=None, **kwargs):
-    "A learner whose predictions are the logits `z`"
-    dls = DataLoaders(*[DataLoader(list(zip(z, y)), bs=bs, num_workers=0, **kwargs) for _ in range(2)])
-    return quiet(Learner(dls, Logits(), loss, cbs=cbs))
-
-def softmax_data(m=500, n=5, scale=3.):
-    z = torch.randn(m, n)*scale
-    return z,(z/2).softmax(1).multinomial(1)[:, 0]
-
-def multi_data(m=300, n=4):
-    z = torch.randn(m, n)*2
-    return z,torch.bernoulli((z/2).sigmoid())
-
-def seg_data(b=6, n=4, void=255):
-    z = torch.randn(b, n, 7, 9)*2
-    y = torch.randint(0, n, (b, 7, 9))
-    y[torch.rand(y.shape) < .2] = void
-    return z,y
-
 def cal(*args, **kwargs): return CalibrationInterpretation.from_learner(learner(*args, **kwargs))
 
-# ---- the numbers
 
 def check_softmax(s, z, y):
     n,p = z.shape[1],z.double().softmax(1)
@@ -95,15 +65,6 @@ def test_binary_logits_without_a_label_axis():
     a,b = (cal(*o, BCEWithLogitsLossFlat()).summary().loc['all'] for o in ((z, y), (z[:, 0], y[:, 0])))
     assert a.equals(b) and a['accuracy'] == pytest.approx(((z > 0) == y.bool()).float().mean().item())
 
-def test_bins_by_hand():
-    "Bins are (lo, hi], and a perfect 0 belongs to the first"
-    p = torch.tensor([0., .25, .5, .5001, 1.], dtype=torch.double)[:, None]
-    n,sp,sy = _bin_sums(p, torch.tensor([0, 1, 1, 0, 1])[:, None], 4)[:, 0]
-    assert n.tolist() == [2, 1, 1, 1] and sy.tolist() == [1, 1, 0, 1]
-    assert sp.tolist() == pytest.approx([.25, .5, .5001, 1.])
-    assert _ece(torch.stack([n, sp, sy])).item() == pytest.approx((.75+.5+.5001+0)/5)
-    assert _adaptive_ece(p[:4, 0], torch.tensor([0, 1, 1, 1]), 2) == pytest.approx((abs(.25-1)+abs(1.0001-2))/4)
-
 def test_streamed_in_any_batches():
     z,y = seg_data()
     a,b = (cal(z, y, CrossEntropyLossFlat(axis=1, ignore_index=255), bs=bs).summary() for bs in (1, 6))
@@ -126,7 +87,7 @@ def test_keeps_no_predictions():
     z,y = seg_data(20)
     res = cal(z, y, CrossEntropyLossFlat(axis=1, ignore_index=255), bs=2)
     res2 = CalibrationInterpretation.from_learner(res.learn, max_n=50)
-    assert sum(o.numel() for o in [res2.sums, res2.bins, res2.classes, res2.losses, *res2.sample.rows]) < z.numel()/10
+    assert sum(o.numel() for o in [*res2.sums, *res2.bins, *res2.classes, res2.losses, *res2.sample.rows]) < z.numel()/10
 
 def test_it_is_an_interpretation():
     z,y = softmax_data(100)
@@ -207,14 +168,6 @@ def test_plot_confidence():
     for bars,o in zip(plt.gca().containers, (p[pred == y], p[pred != y])):
         assert [b.get_height() for b in bars] == pytest.approx((100*torch.histc(o, 10, 0, 1)/len(o)).tolist(), rel=1e-5)
 
-@pytest.mark.parametrize('mode', ['exact', 'paper'])
-def test_plot_targets(mode):
-    plot_targets(.2, 5, mode, y=2)
-    hard,soft = plt.gca().containers
-    on,off = {'exact': (.8, .05), 'paper': (.84, .04)}[mode]
-    assert [o.get_height() for o in hard] == [0, 0, 1, 0, 0]
-    assert [o.get_height() for o in soft] == pytest.approx([off, off, on, off, off])
-
 # ---- temperature
 
 def test_temperature_is_the_minimum():
@@ -291,140 +244,6 @@ def test_calibration_survives_export(tmp_path):
         assert_close(loaded.predict(31)[2], probs[1]); assert_close(pred[2], probs[1])
         assert top['prob_1'].to_numpy() == pytest.approx(probs.max(1).values.numpy())
 
-# ---- metrics
-
-@pytest.mark.parametrize('eps', [None, .2])
-def test_metrics(eps):
-    learn = digits_learner(LabelSmooth(eps) if eps else None)
-    learn.metrics = L(ECE(), BrierScore())
-    learn.fit(1)
-    got = learn.recorder.values[-1][2:]
-    probs,y = learn.get_preds()
-    assert learn.recorder.metric_names[3:5] == ['ece', 'brier_score']
-    assert got[0] == pytest.approx(tm.multiclass_calibration_error(probs, y, 10, n_bins=15).item(), rel=1e-4)
-    assert got[1] == pytest.approx(skm.brier_score_loss(y, probs.double().numpy(), labels=range(10), scale_by_half=False), rel=1e-4)
-
-def test_metrics_of_segmentation():
-    z,y = seg_data()
-    learn = learner(z, y, CrossEntropyLossFlat(axis=1, ignore_index=255), bs=2)
-    learn.metrics = L(ECE(axis=1, n_bins=7, ignore_index=255), BrierScore(axis=1, ignore_index=255))
-    _,ece,brier = learn.validate()
-    assert ece == pytest.approx(tm.multiclass_calibration_error(z.softmax(1), y, 4, n_bins=7, ignore_index=255).item(), rel=1e-4)
-    keep = y.flatten() != 255
-    p = z.softmax(1).movedim(1, -1).reshape(-1, 4)[keep]
-    assert brier == pytest.approx((p-F.one_hot(y.flatten()[keep], 4)).pow(2).sum(1).mean().item(), rel=1e-4)
-
-# ---- before training
-
-def heights(ax): return [[o.get_height() for o in c] for c in ax.containers]
-
-def test_show_batch_softmax():
-    learn = digits_learner(LabelSmooth(.1))
-    learn.label_smooth.show_batch(max_n=3)
-    axs = plt.gcf().axes
-    assert len(axs) == 6
-    for ax in axs[3:]:
-        hard,soft = heights(ax)
-        assert sorted(hard) == [0]*9+[1] and soft == pytest.approx([.9 if o else .1/9 for o in hard])
-
-def test_show_batch_multilabel_and_schedule():
-    z,y = multi_data()
-    learn = learner(z, y, BCEWithLogitsLossFlat(), cbs=LabelSmooth((.05, .001)))
-    learn.label_smooth.show_batch(max_n=2)
-    for t,ax in zip(y, plt.gcf().axes[2:]): assert heights(ax)[1] == pytest.approx([.95 if o else .001 for o in t])
-    learner(z, y, BCEWithLogitsLossFlat(), cbs=LabelSmooth(SchedCos(.2, 0.))).label_smooth.show_batch(max_n=1)
-    assert heights(plt.gcf().axes[1])[1] == pytest.approx([.8 if o else .2 for o in y[0]])
-
-def test_show_batch_segmentation():
-    z,y = seg_data(n=3)
-    learn = learner(z, y, CrossEntropyLossFlat(axis=1, ignore_index=255), cbs=LabelSmooth(.1, 'paper'))
-    learn.label_smooth.show_batch(max_n=2)
-    for m,ax in zip(y, plt.gcf().axes[2:]):
-        assert ax.get_title() == f'true class {.9+.1/3:.3g},\neach other {.1/3:.3g}'
-        mask,edge = (o.get_array() for o in ax.images)
-        assert (mask.mask == (m == 255).numpy()).all() and (mask.compressed() == m[m != 255].numpy()).all()
-    flat = torch.zeros(3, 6, 6, dtype=torch.long)
-    flat[:, :, 3:] = 1
-    learner(torch.rand(3, 2, 6, 6), flat, CrossEntropyLossFlat(axis=1), cbs=LabelSmooth(.1)).label_smooth.show_batch(max_n=1)
-    assert np.argwhere(~plt.gcf().axes[1].images[1].get_array().mask).tolist() == [[i, 2] for i in range(6)]
-
-def test_show_batch_of_a_binary_mask():
-    y = torch.zeros(3, 1, 6, 6)
-    y[:, :, 2:] = 1
-    learner(torch.randn(3, 1, 6, 6), y, BCEWithLogitsLossFlat(), cbs=LabelSmooth((.1, .02))).label_smooth.show_batch(max_n=1)
-    assert plt.gcf().axes[1].get_title() == '1 becomes 0.9, 0 becomes 0.02'
-
-def test_show_batch_of_a_smoother_that_learns():
-    class Smoother:
-        seen = 0
-        def __call__(self, targ, pred, eps, axis, ignore_index):
-            self.seen += 1
-            return pred.softmax(axis)
-    smoother = Smoother()
-    learn = digits_learner(LabelSmooth(mode=smoother))
-    learn.label_smooth.show_batch(max_n=1)
-    assert smoother.seen == 0 and sum(heights(plt.gcf().axes[1])[1]) == pytest.approx(1)
-
-def test_show_batch_leaves_the_learner_as_it_was():
-    def train(show):
-        learn = digits_learner(LabelSmooth(.1))
-        learn.model = nn.Sequential(nn.BatchNorm1d(64), learn.model, nn.Dropout(.1))
-        if show:
-            learn.model[2].eval()
-            before,names,states = {k:v.clone() for k,v in learn.model.state_dict().items()},set(vars(learn)),(torch.get_rng_state(), random.getstate())
-            learn.label_smooth.show_batch(max_n=1)
-            assert all(v.equal(before[k]) for k,v in learn.model.state_dict().items()) and set(vars(learn)) == names
-            assert learn.model[0].training and not learn.model[2].training
-            assert torch.get_rng_state().equal(states[0]) and random.getstate() == states[1]
-        learn.fit(1)
-        return torch.cat([o.detach().flatten() for o in learn.model.parameters()])
-    assert_close(train(False), train(True), rtol=0, atol=0)
-
-def test_show_batch_of_tabular_data():
-    df = pd.DataFrame({'x': np.random.randn(16), 'c': ['u', 'v']*8, 'y': ['a', 'b', 'b', 'b']*4})
-    from fastai.tabular.all import TabularDataLoaders, tabular_learner, Categorify, Normalize
-    dls = TabularDataLoaders.from_df(df, procs=[Categorify, Normalize], cat_names=['c'], cont_names=['x'], y_names='y', y_block=CategoryBlock(), bs=4, num_workers=0)
-    tabular_learner(dls, n_out=2, loss_func=CrossEntropyLossFlat(), cbs=LabelSmooth(.1)).label_smooth.show_batch(2)
-    axs = plt.gcf().axes
-    assert all('c=' in o.texts[0].get_text() for o in axs[:2])
-    for o,ax in zip(axs[:2], axs[2:]):
-        soft = [.9, .1] if 'y=a' in o.texts[0].get_text() else [.1, .9]
-        assert heights(ax)[1] == pytest.approx(soft) and [t.get_text() for t in ax.get_xticklabels()] == ['a', 'b']
-
-def test_show_batch_says_the_two_values():
-    digits_learner(LabelSmooth(.1)).label_smooth.show_batch(1)
-    assert plt.gcf().axes[1].get_title() == 'true class 0.9,\neach other 0.0111'
-    z,y = multi_data(16)
-    y[0],y[1] = 0,1
-    learner(z, y, BCEWithLogitsLossFlat(), cbs=LabelSmooth((.05, .001))).label_smooth.show_batch(2)
-    assert [ax.get_title() for ax in plt.gcf().axes[2:]] == ['0 becomes 0.001', '1 becomes 0.95']
-
-def test_show_batch_in_vain():
-    with pytest.raises(ValueError, match='in no Learner'): LabelSmooth().show_batch()
-    with pytest.raises(ValueError, match='max_n=0'): digits_learner(LabelSmooth()).label_smooth.show_batch(0)
-
-def test_show_batch_without_targets():
-    learn = digits_learner(LabelSmooth())
-    learn.dls.loaders[0] = DataLoader([(torch.rand(64),)]*8, bs=4, num_workers=0)
-    with pytest.raises(ValueError, match='no targets'): learn.label_smooth.show_batch()
-
-# ---- logs
-
-def test_gather_args(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'wandb', types.ModuleType('wandb')) # not installed; its fastai module only needs the import
-    import fastai.callback.wandb # patches `gather_args`
-    for cb in (LabelSmooth(.2, 'paper'), LabelSmooth(SchedCos(.2, 0.))):
-        args = digits_learner(cb).gather_args()
-        assert args['LabelSmooth']['eps'] == cb.eps and args['LabelSmooth']['mode'] == cb.mode
-
-def test_csv_logger(tmp_path):
-    learn = digits_learner([LabelSmooth(.1), CSVLogger()], path=tmp_path)
-    learn.metrics = L(ECE(), BrierScore())
-    learn.fit(2)
-    log = learn.csv_logger.read_log()
-    assert list(log.columns) == ['epoch', 'train_loss', 'valid_loss', 'ece', 'brier_score', 'time'] and len(log) == 2
-    assert log['ece'].iloc[-1] == pytest.approx(learn.recorder.values[-1][2])
-
 # ---- bad input
 
 @pytest.mark.parametrize('f', [CalibrationInterpretation.from_learner, temperature])
@@ -451,71 +270,154 @@ def test_a_set_without_mistakes_has_no_temperature():
     with pytest.raises(ValueError, match='at least one mistake'): temperature(learner(z, z.argmax(1), CrossEntropyLossFlat()))
     with pytest.raises(ValueError, match='at least one mistake'): temperature(learner(z, (z > 0).float(), BCEWithLogitsLossFlat()))
 
-# ---- topk
+# ---- any axis, votes, losses of all kinds
 
-def test_topk_softmax():
-    z,y = softmax_data(100)
-    top = learner(z, y, CrossEntropyLossFlat()).topk(k=3)
-    probs,idx = z.softmax(1).topk(3)
-    assert list(top) == ['target', 'loss', 'pred_1', 'prob_1', 'pred_2', 'prob_2', 'pred_3', 'prob_3']
-    assert top['target'].tolist() == y.tolist()
-    assert top['loss'].to_numpy() == pytest.approx([-math.log(p[t]) for p,t in zip(z.double().softmax(1).tolist(), y.tolist())], rel=1e-4, abs=1e-6)
-    for i in range(3):
-        assert top[f'pred_{i+1}'].tolist() == idx[:, i].tolist()
-        assert top[f'prob_{i+1}'].to_numpy() == pytest.approx(probs[:, i].numpy())
+def test_sequences_have_their_classes_last():
+    "(B, L, N), as -1 is documented"
+    z = torch.randn(40, 6, 5)*3
+    y = (z/2).softmax(-1).view(-1, 5).multinomial(1).view(40, 6)
+    y[:, 4:] = -100
+    keep = y.flatten() != -100
+    learn,flat = learner(z, y, CrossEntropyLossFlat()),learner(z.view(-1, 5)[keep], y.flatten()[keep], CrossEntropyLossFlat())
+    check_softmax(CalibrationInterpretation.from_learner(learn).summary().loc['all'], z.view(-1, 5)[keep], y.flatten()[keep])
+    t = learn.calibrate()
+    assert t == pytest.approx(temperature(flat), rel=1e-6)
+    assert_close(learn.get_preds()[0], (z/t).softmax(-1))
+    class Own: # that does not say its axis
+        soft_targets,reduction = True,'mean'
+        def __call__(self, z, y): return soft_cross_entropy(z, y, axis=-1)
+    assert temperature(learner(z, y, Own())) == pytest.approx(t, rel=1e-6)
 
-def test_topk_multilabel_names():
-    z,y = multi_data(50)
-    learn = learner(z, y, BCEWithLogitsLossFlat())
-    learn.dls.vocab = list('abcd')
-    top = learn.topk(k=2)
-    assert top['target'].tolist() == [';'.join(c for c,t in zip('abcd', o) if t) for o in y]
-    assert top['pred_1'].tolist() == ['abcd'[i] for i in z.argmax(1)]
-    assert top['prob_2'].to_numpy() == pytest.approx(z.sigmoid().topk(2).values[:, 1].numpy())
+@pytest.mark.parametrize('loss', [nn.CrossEntropyLoss, lambda: F.cross_entropy, lambda: nn.CrossEntropyLoss(label_smoothing=.1)])
+def test_torchs_losses_have_classes_after_the_items(loss):
+    z,y = seg_data(void=-100)
+    keep = y.flatten() != -100
+    learn = learner(z, y, loss())
+    check_softmax(CalibrationInterpretation.from_learner(learn).summary().loc['all'], z.movedim(1, -1).reshape(-1, 4)[keep], y.flatten()[keep])
+    t = learn.calibrate(2.)
+    assert_close(learn.get_preds()[0], (z/2).softmax(1))
 
-@pytest.mark.parametrize('pred_column', [True, False])
-@pytest.mark.parametrize('targ_column', [True, False])
-@pytest.mark.parametrize('dtype', [torch.float32, torch.int64, torch.bool])
-def test_topk_of_one_logit(pred_column, targ_column, dtype):
-    "Two classes, no and yes"
-    z,y = multi_data(50, 1)
-    learn = learner(z if pred_column else z[:, 0], (y if targ_column else y[:, 0]).to(dtype), BCEWithLogitsLossFlat())
-    learn.dls.vocab = ['no', 'yes']
-    top,p = learn.topk(k=2),z.sigmoid()[:, 0]
-    assert top['target'].tolist() == [['no', 'yes'][int(o)] for o in y[:, 0]]
-    assert top['pred_1'].tolist() == [['no', 'yes'][int(o > .5)] for o in p]
-    assert top['prob_1'].to_numpy() == pytest.approx(p.maximum(1-p).numpy()) and top['prob_2'].to_numpy() == pytest.approx(p.minimum(1-p).numpy())
-    assert top['loss'].to_numpy() == pytest.approx(F.binary_cross_entropy(p, y[:, 0], reduction='none').numpy(), rel=1e-4, abs=1e-6)
-    assert list(learn.topk(k=1, dl=DataLoader([(o,) for o in z], bs=8, num_workers=0))) == ['pred_1', 'prob_1']
+def dirichlet(m=800, n=4, scale=.7): return torch.distributions.Dirichlet(torch.full((n,), scale)).sample((m,))
 
-def test_topk_names_of_two_classes_of_text():
-    "fastai's text has two vocabularies, and here as many classes"
-    z,y = softmax_data(20, 2)
+def test_votes_are_judged_as_they_are():
+    votes = dirichlet()
+    z = votes.add(.05).log()*2 + torch.randn(800, 4)*.3
+    votes[:50] = 0
+    learn = learner(z, votes, SoftCrossEntropyLossFlat())
+    look = CalibrationInterpretation.from_learner(learn)
+    s,z,t = look.summary().loc['all'],z[50:].double(),votes[50:].double()
+    p = z.softmax(1)
+    conf,pred = p.max(1)
+    hit = t.gather(1, pred[:, None])[:, 0]
+    assert look.count == 750
+    assert s['accuracy'] == pytest.approx((pred == t.argmax(1)).double().mean().item())
+    assert s['negative log-likelihood'] == pytest.approx(F.cross_entropy(z, t).item())
+    assert s['Brier score'] == pytest.approx((p-t).pow(2).sum(1).mean().item())
+    def ece(p, t): return sum(abs((p-t)[(i/15 < p) & (p <= (i+1)/15)].sum().item()) for i in range(15))/len(p)
+    assert s['ECE'] == pytest.approx(ece(conf, hit))
+    assert s['classwise ECE'] == pytest.approx(np.mean([ece(p[:, k], t[:, k]) for k in range(4)]))
+    best = scipy.optimize.minimize_scalar(lambda u: F.cross_entropy(z/u, t).item(), bounds=(.1, 10), method='bounded').x
+    assert temperature(learn) == pytest.approx(best, rel=1e-3)
+    to_majority = scipy.optimize.minimize_scalar(lambda u: F.cross_entropy(z/u, t.argmax(1)).item(), bounds=(.1, 10), method='bounded').x
+    assert abs(to_majority/best-1) > .2 # which is another one
+    assert look.losses[:50].eq(0).all()
+    assert_close(look.losses[50:].double(), F.cross_entropy(z, t, reduction='none'))
+
+def test_votes_for_labels():
+    votes = torch.rand(500, 3)
+    z = votes.logit()*2
+    learn = learner(z, votes, BCEWithLogitsLossFlat())
+    z,t = z.double(),votes.double()
+    s = CalibrationInterpretation.from_learner(learn).summary().loc['all']
+    assert s['accuracy'] == 1 == ((z > 0) == (t > .5)).double().mean()
+    assert s['negative log-likelihood'] == pytest.approx(F.binary_cross_entropy_with_logits(z, t).item())
+    assert s['Brier score'] == pytest.approx((z.sigmoid()-t).pow(2).mean().item())
+    assert temperature(learn) == pytest.approx(2, rel=1e-3)
+
+def test_pictures_of_votes():
+    votes,z = dirichlet(300),torch.randn(300, 4)
+    look = CalibrationInterpretation.from_learner(learner(z, votes, SoftCrossEntropyLossFlat()))
+    look.plot_confidence(bins=5)
+    conf,pred = z.softmax(1).max(1)
+    hit = votes.gather(1, pred[:, None])[:, 0].numpy()
+    for bars,w in zip(plt.gca().containers, (hit, 1-hit)):
+        assert [b.get_height() for b in bars] == pytest.approx((100*np.histogram(conf, 5, (0, 1), weights=w)[0]/w.sum()).tolist(), rel=1e-4)
+
+def test_probabilities_of_an_act_that_is_no_softmax():
+    z,y = softmax_data()
+    def act(z): return desmooth(z.softmax(1), .1, 5)
+    s = CalibrationInterpretation.from_learner(learner(z, y, CrossEntropyLossFlat()), act=act).summary()
+    p = act(z.double()).gather(1, y[:, None])
+    assert s['negative log-likelihood'].item() == -p.log().mean() # infinite, if one that was clipped is right
+    with pytest.raises(ValueError, match='no probabilities'):
+        CalibrationInterpretation.from_learner(learner(z, y, CrossEntropyLossFlat()), act=lambda z: z)
+
+# ---- temperature that lasts
+
+@pytest.mark.parametrize('loss,data', [(CrossEntropyLossFlat, softmax_data), (nn.CrossEntropyLoss, softmax_data), (nn.BCEWithLogitsLoss, multi_data),
+                                       (partial(BCEWithLogitsLossFlat, thresh=.3), multi_data)])
+def test_a_temperature_survives_a_labelsmooth_that_comes_later(loss, data):
+    learn = learner(*data(), loss())
+    learn.calibrate(3.)
+    probs,_,decoded = learn.get_preds(with_decoded=True)
+    with learn.added_cbs(LabelSmooth()):
+        after,_,decoded2 = learn.get_preds(with_decoded=True)
+        learn.fit(1, 0.)
+        assert_close(learn.get_preds()[0], probs)
+    assert_close(after, probs); assert decoded.equal(decoded2)
+    assert_close(learn.topk(1).prob_1.to_numpy(), probs.max(1).values.double().numpy(), rtol=1e-5, atol=1e-6)
+
+@pytest.mark.parametrize('temp', [np.float32(2), np.float64(2), np.int64(2), 2])
+def test_calibrate_takes_any_number(temp):
+    z,y = softmax_data()
     learn = learner(z, y, CrossEntropyLossFlat())
-    for vocab in ([['xxunk', 'xxpad', 'film'], ['neg', 'pos']], ['neg', 'pos']):
-        learn.dls.vocab = vocab
-        assert learn.topk(k=1)['pred_1'].tolist() == [['neg', 'pos'][i] for i in z.argmax(1)]
+    assert learn.calibrate(temp) == 2 and type(learn.loss_func.activation.temp) is float
+    assert_close(learn.get_preds()[0], (z/2).softmax(1))
 
-def test_topk_of_a_shuffled_dl_and_without_targets():
-    z,y = softmax_data(100)
-    learn = learner(z, y, CrossEntropyLossFlat())
-    pd.testing.assert_frame_equal(learn.topk(dl=DataLoader(list(zip(z, y)), bs=8, shuffle=True, num_workers=0)), learn.topk())
-    top = learn.topk(k=2, dl=DataLoader([(o,) for o in z], bs=8, shuffle=True, num_workers=0))
-    assert list(top) == ['pred_1', 'prob_1', 'pred_2', 'prob_2'] and top['pred_1'].tolist() == z.argmax(1).tolist()
+# ---- side by side
 
-def test_the_training_set_whole_and_in_order():
-    "Although its loader shuffles and drops the last batch"
-    z,y = softmax_data(100)
-    learn = learner(z, y, CrossEntropyLossFlat(), shuffle=True, drop_last=True)
-    top = learn.topk(ds_idx=0)
-    assert top['target'].tolist() == y.tolist() and top['pred_1'].tolist() == z.argmax(1).tolist()
-    assert CalibrationInterpretation.from_learner(learn, ds_idx=0).count == 100
+def test_compare():
+    z,y = softmax_data()
+    a,b = learner(z, y, CrossEntropyLossFlat()),learner(z/3, y, CrossEntropyLossFlat())
+    look = CalibrationInterpretation.from_learner(b)
+    table = compare({'hard': a, 'smoothed': look})
+    assert list(table) == ['hard', 'smoothed']
+    assert table['hard'].equals(CalibrationInterpretation.from_learner(a).summary().loc['all'].rename('hard'))
+    assert table['smoothed'].equals(look.summary().loc['all'].rename('smoothed'))
+    half = DataLoader(list(zip(z, y))[:100], bs=10, num_workers=0)
+    assert compare({'a': a}, dl=half).loc['accuracy', 'a'] == pytest.approx((z[:100].argmax(1) == y[:100]).double().mean().item())
+    with pytest.raises(TypeError, match='expected a dict'): compare([a, b])
 
-@pytest.mark.parametrize('k', [0, -1, 1.5, 'a', True, 6])
-def test_topk_refuses_k(k):
-    with pytest.raises(ValueError, match='k='): learner(*softmax_data(20), CrossEntropyLossFlat()).topk(k=k)
+# ---- pictures
 
-def test_topk_refuses_what_is_no_distribution_an_item():
-    z,y = softmax_data(20)
-    with pytest.raises(ValueError, match='no probabilities'): learner(z, y, nn.CrossEntropyLoss()).topk()
-    with pytest.raises(ValueError, match='of shape'): learner(*seg_data(), CrossEntropyLossFlat(axis=1, ignore_index=255)).topk()
+@pytest.mark.parametrize('scale', [.1, 1., 8.])
+def test_the_legend_of_plot_reliability_covers_no_bar(scale):
+    z,y = softmax_data(scale=scale)
+    cal(z, y, CrossEntropyLossFlat()).plot_reliability()
+    plt.gcf().canvas.draw()
+    for ax in plt.gcf().axes:
+        legend = ax.get_legend()
+        if legend is None: continue
+        box = legend.get_window_extent()
+        assert not any(box.overlaps(bar.get_window_extent()) for bar in ax.patches if bar.get_height() > 0)
+        assert ax.get_window_extent().width >= box.width
+
+def test_the_optimum_is_what_the_smoother_says():
+    class Mine(Smoother):
+        def __init__(self, best): self.best = best
+        def __call__(self, targ, batch): return smooth_labels(targ, batch.task.n)
+        def optimum(self, eps, task):
+            assert task.n == 5 and task.sigmoid is False
+            return self.best
+    z,y = softmax_data()
+    for best in ((.7, .075), None, (1., 0.)):
+        cal(z, y, CrossEntropyLossFlat(), cbs=LabelSmooth(.3, Mine(best))).plot_logit_gap()
+        at = [o.get_xdata()[0] for o in plt.gca().lines]
+        assert at == (pytest.approx([math.log(.7/.075)]) if best == (.7, .075) else [])
+        plt.close('all')
+
+def test_plot_logit_gap_of_masked_logits():
+    z,y = multi_data()
+    z[0, 0],y[0, 0] = -math.inf,0
+    cal(z, y, BCEWithLogitsLossFlat()).plot_logit_gap()
+    assert sum(p.get_height() for p in plt.gca().patches) == pytest.approx(100)
