@@ -10,24 +10,27 @@ __all__ = ['TensorVotes', 'Votes', 'ReadVotes', 'VotesLossFlat', 'VotesBlock', '
 from collections.abc import Mapping
 import numpy as np, pandas as pd, torch
 from torch import Tensor
-from fastai.data.all import (CategoryMap, ColReader, DataLoaders, DisplayedTransform, ItemTransform, TensorBase, TensorCategory,
+from fastai.data.all import (CategoryMap, ColReader, DisplayedTransform, ItemTransform, TensorBase, TensorCategory,
                              TransformBlock)
 from fastai.torch_core import ShowTitle
 from fastai.learner import AvgMetric, Metric, mk_metric
 from fastai.metrics import AccumMetric
+from fastai.text.data import TensorText, display_df, get_empty_df
+from fastai.torch_basics import L, TensorImage, dispatch
+from fastai.vision.data import get_grid
 from fastai.tabular.core import Tabular
 from fastcore.xtras import truncstr
 from .losses import SoftCrossEntropyLossFlat
 
 # %% ../nbs/11_votes.ipynb #vt000016
-_hard_only = ("targets are votes, a share for each class: expected class indices. For a metric use on_majority(metric); "
-              "for a confusion matrix compare `votes.argmax(1)` with `preds.argmax(1)` of `get_preds`")
+_hard_only = ("targets are votes, a share for each class: expected class indices. For a metric, on_majority(metric); "
+              "for a confusion matrix, `votes.argmax(1)` and `preds.argmax(1)` of `get_preds`")
 
 class TensorVotes(TensorBase):
     "Shares of votes, classes on the last axis"
     def as_subclass(self, cls):
         # `flatten_check`, with which fastai's metrics and ClassificationInterpretation begin, casts to this very class:
-        # what would be a wrong result, or `==: 64 192`, is an error that says what to do
+        # what would be a wrong confusion matrix, or the error `==: 64 192`, is an error that says what to do
         if cls is TensorBase: raise TypeError(_hard_only)
         return super().as_subclass(cls)
 
@@ -35,23 +38,24 @@ class Votes(dict, ShowTitle):
     "Shares of votes by name, most first"
     _show_args = {'label': 'votes'}
     def __str__(self):
-        shown = [f'{name} {share:.0%}' for name,share in self.items() if share >= .005]
-        return ', '.join(shown[:3]) + ('…' if len(shown) > 3 else '')
+        first,rest = list(self.items())[:3],list(self.values())[3:]
+        shown = [f'{name} {share:.0%}' for name,share in first if share >= .005 or share == first[0][1]]
+        return ', '.join(shown) + ('…' if sum(rest) >= .005 else '')
 
 # %% ../nbs/11_votes.ipynb #vt000022
 def _by_name(votes, vocab):
     "The numbers of a mapping in the vocab's order"
     for name in votes:
-        if name not in vocab.o2i: raise ValueError(f"votes={dict(votes)!r} have the name {name!r}: expected one of {list(vocab)}")
+        if name not in vocab.o2i:
+            raise ValueError(f"votes={dict(votes)!r} have the name {name!r}: expected one of {list(vocab)}")
     return [votes.get(name, 0) for name in vocab]
 
 def _numbers(votes, vocab):
     "The numbers that `votes` stand for, (N,), as float64"
     named = isinstance(votes, pd.Series) and not isinstance(votes.index, pd.RangeIndex) # from 0, it says nothing
     if named or isinstance(votes, Mapping): values = _by_name(dict(votes), vocab)
-    elif isinstance(votes, (str, bytes)) or not hasattr(votes, '__len__'): values = None
-    else: values = list(votes)
-    if values is None or len(values) != len(vocab): raise ValueError(
+    else: values = [] if isinstance(votes, str) or np.ndim(votes) == 0 else list(votes)
+    if len(values) != len(vocab): raise ValueError(
         f"votes={votes!r}: expected {len(vocab)} numbers, one for each of {list(vocab)}, or a dict by name")
     try: return np.array(values, dtype=np.float64)
     except (TypeError, ValueError): raise TypeError(
@@ -73,14 +77,15 @@ class ReadVotes(ItemTransform, DisplayedTransform):
         if isinstance(vocab, str): raise TypeError(f"vocab={vocab!r}: expected a list of names")
         self.vocab = CategoryMap(list(vocab), sort=False)
         self.c = len(self.vocab)
-        if self.c < 2 or self.c != len(vocab): raise ValueError(f"vocab={list(vocab)!r}: expected at least 2 names, each once")
+        if self.c < 2 or self.c != len(vocab):
+            raise ValueError(f"vocab={list(vocab)!r}: expected at least 2 names, each once")
 
     @property
     def loss_func(self): return VotesLossFlat() # one for each Learner: `calibrate` gives it a temperature
 
     def encodes(self, o):
         counts = _numbers(o, self.vocab)
-        if _is_bad(counts[None])[0]: raise ValueError(f"votes={o!r}: {_expected}")
+        if _is_bad(counts[None])[0]: raise ValueError(f"votes={dict(zip(self.vocab, counts.tolist()))}: {_expected}")
         return TensorVotes(torch.tensor(counts/counts.sum(), dtype=torch.float32))
 
     def decodes(self, o:TensorVotes):
@@ -114,7 +119,9 @@ def encodes(self, to:Tabular):
     try: counts = to.items[list(to.y_names)].to_numpy(dtype=np.float64)
     except (TypeError, ValueError): raise TypeError(f"columns {list(to.y_names)}: expected numbers of votes") from None
     bad = _is_bad(counts).nonzero()[0]
-    if len(bad): raise ValueError(f"{_item_name(to.items, bad[0])}: votes={counts[bad[0]].tolist()}: {_expected}")
+    if len(bad):
+        votes = dict(zip(to.y_names, counts[bad[0]].tolist()))
+        raise ValueError(f"{_item_name(to.items, bad[0])}: votes={votes}: {_expected}")
     to[list(to.y_names)] = pd.DataFrame(counts/counts.sum(1, keepdims=True), to.items.index, list(to.y_names))
     return to
 
@@ -122,7 +129,7 @@ def encodes(self, to:Tabular):
 def setups(self, to:Tabular):
     self.check_order(to.y_names)
     if len(to.y_names) != self.c:
-        raise ValueError(f"y_names={list(to.y_names)}: expected {self.c} columns of votes, one for each of {list(self.vocab)}")
+        raise ValueError(f"y_names={list(to.y_names)}: expected {self.c} columns, one for each of {list(self.vocab)}")
     return self(to)
 
 @ReadVotes
@@ -140,8 +147,30 @@ class VotesLossFlat(SoftCrossEntropyLossFlat):
 def VotesBlock(
     vocab:list # Names of the classes, at least 2, in the order of the votes
 ) -> TransformBlock: # For `DataBlock(blocks=...)` and `from_df(..., y_block=...)`
-    "`TransformBlock` for votes: `get_y` gives counts or shares; targets are float32 shares (B, N), the loss `VotesLossFlat()`"
+    "Block for votes: `get_y` gives counts or shares; targets are float32 shares (B, N), the loss is `VotesLossFlat()`"
     return TransformBlock(type_tfms=ReadVotes(vocab))
+
+# %% ../nbs/11_votes.ipynb #vt000051
+def _show_pairs(samples, outs, ctxs, max_n, **kwargs):
+    "Show input, votes and predicted votes of each sample in its context"
+    ctxs = list(ctxs)[:max_n]
+    for shown in (samples.itemgot(0), samples.itemgot(1), outs.itemgot(0)):
+        ctxs = [o.show(ctx=ctx, **kwargs) for o,ctx in zip(shown, ctxs)]
+    return ctxs
+
+@dispatch
+def show_results(x:TensorImage, y:TensorVotes, samples, outs, ctxs=None, max_n=10, nrows=None, ncols=None, figsize=None,
+                 **kwargs):
+    if ctxs is None: ctxs = get_grid(min(len(samples), max_n), nrows=nrows, ncols=ncols, figsize=figsize)
+    return _show_pairs(samples, outs, ctxs, max_n, **kwargs)
+
+@dispatch
+def show_results(x:TensorText, y:TensorVotes, samples, outs, ctxs=None, max_n=10, trunc_at=150, **kwargs):
+    if ctxs is None: ctxs = get_empty_df(min(len(samples), max_n))
+    samples = L((text.truncate(trunc_at), *rest) for text,*rest in samples)
+    ctxs = _show_pairs(samples, outs, ctxs, max_n, **kwargs)
+    display_df(pd.DataFrame(ctxs))
+    return ctxs
 
 # %% ../nbs/11_votes.ipynb #vt000036
 class OnMajority(Metric):
@@ -149,8 +178,10 @@ class OnMajority(Metric):
     def __init__(self, metric): self.metric = mk_metric(metric)
 
     def hard(self, y, pred):
-        is_votes = isinstance(y, TensorVotes) or (y.is_floating_point() and y.shape == getattr(pred, 'shape', None)) # tabular
-        return TensorCategory(y.as_subclass(Tensor).argmax(-1)) if is_votes else y
+        "Class indices for votes; other targets as they are"
+        is_dense = y.is_floating_point() and y.shape == getattr(pred, 'shape', None) # a table's are plain
+        if not is_dense and not isinstance(y, TensorVotes): return y
+        return TensorCategory(y.as_subclass(Tensor).argmax(-1))
 
     def reset(self): self.metric.reset()
 
@@ -171,15 +202,15 @@ class OnMajority(Metric):
 
 # %% ../nbs/11_votes.ipynb #vt000037
 def on_majority(
-    metric # A function of predictions and class indices, or a fastai `Metric`: `accuracy`, `F1Score(average='macro')`, ...
+    metric # A function of predictions and class indices, or a fastai `Metric`: `accuracy`, `F1Score(average='macro')`
 ) -> OnMajority: # A `Metric`, and a function of logits and votes where `metric` is one
     "Let a metric of hard targets see the most voted class; of equally many votes the first, as `argmax` does"
     return OnMajority(metric)
 
 # %% ../nbs/11_votes.ipynb #vt000040
 def _check_votes(pred, targ):
-    if not targ.is_floating_point() or targ.shape != pred.shape: raise ValueError(f"targ has dtype {targ.dtype} and shape "
-        f"{tuple(targ.shape)}: expected votes, floats of the predictions' shape {tuple(pred.shape)}")
+    if not targ.is_floating_point() or targ.shape != pred.shape: raise ValueError(
+        f"targ has dtype {targ.dtype}, shape {tuple(targ.shape)}: expected votes, floats of shape {tuple(pred.shape)}")
     return pred.as_subclass(Tensor).float(),targ.as_subclass(Tensor).float()
 
 def _entropy(p): return torch.special.entr(p).sum(-1)
@@ -198,5 +229,5 @@ def VotesKL() -> AccumMetric: # Of logits and votes, both (B, N)
     return AccumMetric(_votes_kl, flatten=False, name='votes_kl')
 
 def EntropyCorrelation() -> AccumMetric: # Of logits and votes, both (B, N)
-    "Pearson correlation over items of the predictions' entropy and the votes'; NaN where one of them is the same for all"
+    "Pearson correlation over items of the predictions' entropy and the votes'; NaN where one is the same for all"
     return AccumMetric(_entropy_correlation, flatten=False, name='entropy_corr')
