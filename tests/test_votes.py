@@ -447,3 +447,28 @@ def test_pickles():
     metric = pickle.loads(pickle.dumps(on_majority(accuracy)))
     assert metric.name == 'accuracy' and metric(torch.eye(2), TensorVotes([[.6, .4], [.6, .4]])) == .5
     assert deepcopy(votes).equal(votes)
+
+# Looking at the result: the rooms of `interpret`
+
+def test_topk_of_votes():
+    pytest.importorskip('fastai_labelsmooth.interpret.predictions', exc_type=ImportError)
+    learn,df = vector_learner(),table()
+    top = learn.topk(k=2)
+    probs,targs,losses = learn.get_preds(with_loss=True)
+    assert list(top.target) == [names[i] for i in shares_of(df[90:]).argmax(1)]
+    assert list(top.pred_1) == [names[i] for i in probs.argmax(1)]
+    assert_close(torch.tensor(top.loss.values), losses, check_dtype=False)
+    assert 'target' not in learn.topk(dl=learn.dls.test_dl(df, num_workers=0))
+
+def test_temperature_of_votes():
+    "It has the smallest cross-entropy with the votes; that with the majority is another's"
+    pytest.importorskip('fastai_labelsmooth.interpret.calibration', exc_type=ImportError)
+    learn = vector_learner()
+    learn.fit(5, 1e-2)
+    logits,votes = (o.as_subclass(Tensor).double() for o in learn.get_preds(act=noop))
+    temps = np.geomspace(.05, 20, 2000)
+    best = {k: temps[np.argmin([F.cross_entropy(logits/t, y).item() for t in temps])] for k,y in dict(votes=votes, majority=votes.argmax(1)).items()}
+    assert temperature(learn) == pytest.approx(best['votes'], rel=.01)
+    assert abs(best['votes']/best['majority']-1) > .05
+    nll = CalibrationInterpretation.from_learner(learn).summary().loc['all', 'negative log-likelihood']
+    assert nll == pytest.approx(F.cross_entropy(logits, votes).item(), rel=1e-5)
