@@ -9,3 +9,4 @@ from fastai_labelsmooth.interpret.predictions import *
 from fastai_labelsmooth.interpret.calibration import *
 from fastai_labelsmooth.interpret.plots import *
 from fastai_labelsmooth.interpret.show import *
+from fastai_labelsmooth.votes import *
