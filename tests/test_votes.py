@@ -455,7 +455,6 @@ def test_pickles():
 # Looking at the result: the rooms of `interpret`
 
 def test_topk_of_votes():
-    pytest.importorskip('fastai_labelsmooth.interpret.predictions', exc_type=ImportError)
     learn,df = vector_learner(),table()
     top = learn.topk(k=2)
     probs,targs,losses = learn.get_preds(with_loss=True)
@@ -466,7 +465,6 @@ def test_topk_of_votes():
 
 def test_temperature_of_votes():
     "It has the smallest cross-entropy with the votes; that with the majority is another's"
-    pytest.importorskip('fastai_labelsmooth.interpret.calibration', exc_type=ImportError)
     learn = vector_learner()
     learn.fit(5, 1e-2)
     logits,votes = (o.as_subclass(Tensor).double() for o in learn.get_preds(act=noop))
