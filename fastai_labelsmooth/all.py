@@ -4,3 +4,5 @@ from fastai_labelsmooth.losses import *
 from fastai_labelsmooth.tasks import *
 from fastai_labelsmooth.smoothers.core import *
 from fastai_labelsmooth.callback import *
+from fastai_labelsmooth.smoothers.rows import *
+from fastai_labelsmooth.smoothers.model import *
