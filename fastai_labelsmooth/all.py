@@ -6,3 +6,5 @@ from fastai_labelsmooth.smoothers.core import *
 from fastai_labelsmooth.callback import *
 from fastai_labelsmooth.smoothers.rows import *
 from fastai_labelsmooth.smoothers.model import *
+from fastai_labelsmooth.smoothers.spatial import *
+from fastai_labelsmooth.smoothers.penalties import *

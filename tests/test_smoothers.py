@@ -46,7 +46,42 @@ def halfway(targ, batch):
     as_exact = Uniform('paper')
     return as_exact(targ, batch)
 
+class FirstValues(nn.Module):
+    "A teacher for any inputs: logits made of the inputs' first values along the class axis"
+    def __init__(self, task):
+        super().__init__()
+        self.task,self.drop = task,nn.Dropout(.9)
+    def forward(self, x):
+        if x.shape[1:] == (1, 8, 8) and self.task.n == 10: x = x.flatten(1) # digits as pictures
+        x = x.narrow(self.task.axis, 0, self.task.n) if x.shape[self.task.axis] >= self.task.n else x.sum(self.task.axis, keepdim=True)
+        return self.drop(x*torch.linspace(-1, 1, self.task.n).view([-1 if d == self.task.axis else 1 for d in range(x.ndim)]))
+
+def learned(task):
+    "An Online that has seen an epoch, in which class 1 was never right"
+    mode = Online()
+    y = torch.arange(task.n).repeat(3)
+    pred = torch.randn(len(y), task.n)+3*F.one_hot(y, task.n)
+    pred[y == 1,1] = -9
+    mode.observe(y, Batch(Task(task.n, 1, -100, False), .1, pred))
+    mode.after_epoch()
+    return mode
+
+def names(task): return [f'{"even" if i%2 == 0 else "odd"}/{i}' for i in range(task.n)]
+
 smoothers = dict(
+    priors=Entry(lambda task: Priors(torch.arange(1, task.n+1)/task.n), everything),
+    ordinal=Entry(lambda task: Rows(ordinal_rows(task.n)), softmax),
+    similarity=Entry(lambda task: Rows(similarity_rows(torch.eye(task.n).roll(1, 0))), softmax),
+    tree=Entry(lambda task: Rows(tree_rows(names(task))), softmax),
+    online=Entry(learned, softmax, .5),
+    online_new=Entry(lambda task: Online(), softmax, .5),
+    teacher=Entry(lambda task: Teacher(FirstValues(task), 2.), everything, travels=False),
+    bootstrap=Entry(lambda task: Bootstrap(), everything),
+    spatial=Entry(lambda task: Spatial(), space | {'sigmoid_mask'}, .5),
+    spatial_wide=Entry(lambda task: Spatial(5, 2.), space | {'sigmoid_mask'}, .5),
+    maxsup=Entry(lambda task: MaxSup(), softmax),
+    margin=Entry(lambda task: Margin(.5), softmax),
+    confidence=Entry(lambda task: ConfidencePenalty(), softmax),
     exact=Entry(lambda task: Uniform('exact'), everything),
     paper=Entry(lambda task: Uniform('paper'), everything, .3),
     function=Entry(lambda task: Function(halfway), everything))
@@ -85,6 +120,7 @@ def same_state(a, b):
     if isinstance(a, Tensor): return isinstance(b, Tensor) and a.equal(b)
     if isinstance(a, dict): return a.keys() == b.keys() and all(same_state(a[k], b[k]) for k in a)
     if isinstance(a, (list, tuple)): return len(a) == len(b) and all(map(same_state, a, b))
+    if isinstance(a, partial): return same_state((a.func, a.args, a.keywords), (b.func, b.args, b.keywords))
     if isinstance(a, nn.Module): return same_state(a.state_dict(), b.state_dict()) and a.training == b.training
     return a == b
 
@@ -160,7 +196,7 @@ def test_what_it_does_not_serve_it_refuses(name):
     entry = smoothers[name]
     for where in situations.keys() - entry.serves:
         mode,targ,batch = asked(name, where)
-        if where in sigmoid:
+        if where in sigmoid and not entry.serves & sigmoid:
             with pytest.raises(ValueError, match='sigmoid'): mode.check(entry.eps, batch.task)
             with pytest.raises(ValueError, match='sigmoid'):
                 digits_learner(LabelSmooth(entry.eps, mode), BCEWithLogitsLossFlat(), n_out=n)
@@ -230,15 +266,9 @@ def test_it_goes_through_export(name, tmp_path):
     for a,b in zip(learn.get_preds(dl=dl), loaded.get_preds(dl=dl)): assert_close(a, b)
     a,b = learn.label_smooth.smoother,loaded.label_smooth.smoother
     assert type(a) is type(b) and (not smoothers[name].travels or same_state(vars(a), vars(b)))
-
-@each_smoother
-def test_the_learner_that_left_goes_on(name, tmp_path):
-    learn = learner(name, path=tmp_path)
-    learn.fit(1)
-    learn.export('it.pkl')
     before = weights(learn)
     learn.fit(1)
-    assert not torch.equal(before, weights(learn))
+    assert not torch.equal(before, weights(learn)) # the one that left goes on
 
 @each_smoother
 @pytest.mark.parametrize('mixer', [MixUp, CutMix])
