@@ -18,7 +18,7 @@ from .core import Smoother, add_rest
 def _gradient(func, z, axis):
     "The derivative of the sum of `func`"
     with torch.enable_grad():
-        z = z.detach().to(torch.promote_types(z.dtype, torch.float32)).requires_grad_()
+        z = z.detach().requires_grad_()
         return torch.autograd.grad(func(z, axis).sum(), z)[0]
 
 class Penalty(Smoother):
@@ -44,9 +44,12 @@ class Penalty(Smoother):
 
     def gradient(self, z, axis):
         "dR/dz, some items at a time, so that what lies between stays in the cache"
-        if axis == 0: return _gradient(self.func, z, axis)
+        z = z.to(torch.promote_types(z.dtype, torch.float32))
+        if axis == 0: return self.derivative(z, axis)
         items = max(1, 2**18*len(z)//max(1, z.numel()))
-        return torch.cat([_gradient(self.func, o, axis) for o in z.split(items)])
+        return torch.cat([self.derivative(o, axis) for o in z.split(items)])
+
+    def derivative(self, z, axis): return _gradient(self.func, z, axis)
 
     def __repr__(self): return f"Penalty({getattr(self.func, '__name__', self.func)})"
 
@@ -61,6 +64,11 @@ def max_over_mean(
 class MaxSup(Penalty):
     "Penalty on the largest logit: `max z - mean z` (Zhou et al. 2025, equation 8)"
     def __init__(self): super().__init__(max_over_mean)
+
+    def derivative(self, z, axis):
+        top = z.max(axis, keepdim=True).indices
+        return torch.full_like(z, -1/z.shape[axis]).scatter_(axis, top, 1-1/z.shape[axis])
+
     def __repr__(self): return 'MaxSup()'
 
 # %% ../../nbs/smoothers/04_penalties.ipynb #pn000018
@@ -82,6 +90,11 @@ class Margin(Penalty):
         self.m = m
         super().__init__(partial(over_margin, m=m))
 
+    def derivative(self, z, axis):
+        top = z.max(axis, keepdim=True)
+        over = (top.values-self.m > z).to(z.dtype)
+        return over.neg().scatter_(axis, top.indices, over.sum(axis, keepdim=True))
+
     def __repr__(self): return f'Margin({self.m})'
 
 # %% ../../nbs/smoothers/04_penalties.ipynb #pn000021
@@ -96,4 +109,10 @@ def negative_entropy(
 class ConfidencePenalty(Penalty):
     "Penalty on confidence: the negative entropy of the prediction (Pereyra et al. 2017)"
     def __init__(self): super().__init__(negative_entropy)
+
+    def derivative(self, z, axis):
+        logp = z.log_softmax(axis)
+        p = logp.exp()
+        return logp.sub_((p*logp).sum(axis, keepdim=True)).mul_(p)
+
     def __repr__(self): return 'ConfidencePenalty()'

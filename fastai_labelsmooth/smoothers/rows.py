@@ -70,9 +70,10 @@ class Priors(ByClass):
 
     def check(self, eps, task=Task()):
         super().check(eps, task)
-        if self.p is None or task.sigmoid is None: return
+        if self.p is None: return
         if task.n is not None and (self.given or task.sigmoid) and len(self.p) != task.n:
             raise ValueError(f"p has {len(self.p)} values: expected one for each of the n={task.n} classes")
+        if task.sigmoid is None: return
         if not task.sigmoid: return _check_top(eps, self.p/self.p.sum())
         if self.p.max() > 1: raise ValueError(f"p={self.p.tolist()} with a sigmoid loss: expected shares of ones, between 0 and 1")
 
