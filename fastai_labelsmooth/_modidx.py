@@ -372,6 +372,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                      'fastai_labelsmooth/smoothers/penalties.py'),
                                                         'fastai_labelsmooth.smoothers.penalties._gradient': ( 'smoothers/penalties.html#_gradient',
                                                                                                               'fastai_labelsmooth/smoothers/penalties.py'),
+                                                        'fastai_labelsmooth.smoothers.penalties._share_of_top': ( 'smoothers/penalties.html#_share_of_top',
+                                                                                                                  'fastai_labelsmooth/smoothers/penalties.py'),
                                                         'fastai_labelsmooth.smoothers.penalties.max_over_mean': ( 'smoothers/penalties.html#max_over_mean',
                                                                                                                   'fastai_labelsmooth/smoothers/penalties.py'),
                                                         'fastai_labelsmooth.smoothers.penalties.negative_entropy': ( 'smoothers/penalties.html#negative_entropy',

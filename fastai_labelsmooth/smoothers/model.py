@@ -113,7 +113,7 @@ class Teacher(Mixture):
         expected = batch.pred.shape if isinstance(batch.pred, Tensor) else out.shape
         if out.shape != expected: raise ValueError(f"the teacher's prediction has shape {tuple(out.shape)}: "
             f"expected that of the learner's, {tuple(expected)}")
-        return _probabilities(out/self.temp, batch.task)
+        return _probabilities(out if self.temp == 1 else out/self.temp, batch.task)
 
     def __getstate__(self): return {**vars(self), 'model': None}
     def __deepcopy__(self, memo):

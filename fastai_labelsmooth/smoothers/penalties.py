@@ -47,13 +47,20 @@ class Penalty(Smoother):
         z = z.to(torch.promote_types(z.dtype, torch.float32))
         if axis == 0: return self.derivative(z, axis)
         items = max(1, 2**18*len(z)//max(1, z.numel()))
-        return torch.cat([self.derivative(o, axis) for o in z.split(items)])
+        res = torch.empty_like(z)
+        for part,o in zip(res.split(items), z.split(items)): part.copy_(self.derivative(o, axis))
+        return res
 
     def derivative(self, z, axis): return _gradient(self.func, z, axis)
 
     def __repr__(self): return f"Penalty({getattr(self.func, '__name__', self.func)})"
 
 # %% ../../nbs/smoothers/04_penalties.ipynb #pn000014
+def _share_of_top(z, axis):
+    "1 for the largest logit, shared where some are tied. (Its index takes ten times as long to find as its value)"
+    top = (z == z.amax(axis, keepdim=True)).to(z.dtype)
+    return top.div_(top.sum(axis, keepdim=True))
+
 def max_over_mean(
     z:Tensor, # Logits
     axis:int # Class axis
@@ -65,9 +72,7 @@ class MaxSup(Penalty):
     "Penalty on the largest logit: `max z - mean z` (Zhou et al. 2025, equation 8)"
     def __init__(self): super().__init__(max_over_mean)
 
-    def derivative(self, z, axis):
-        top = z.max(axis, keepdim=True).indices
-        return torch.full_like(z, -1/z.shape[axis]).scatter_(axis, top, 1-1/z.shape[axis])
+    def derivative(self, z, axis): return _share_of_top(z, axis).sub_(1/z.shape[axis])
 
     def __repr__(self): return 'MaxSup()'
 
@@ -91,9 +96,8 @@ class Margin(Penalty):
         super().__init__(partial(over_margin, m=m))
 
     def derivative(self, z, axis):
-        top = z.max(axis, keepdim=True)
-        over = (top.values-self.m > z).to(z.dtype)
-        return over.neg().scatter_(axis, top.indices, over.sum(axis, keepdim=True))
+        over = (z.amax(axis, keepdim=True)-self.m > z).to(z.dtype)
+        return _share_of_top(z, axis).mul_(over.sum(axis, keepdim=True)).sub_(over)
 
     def __repr__(self): return f'Margin({self.m})'
 
