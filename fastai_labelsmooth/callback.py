@@ -77,7 +77,8 @@ _users = WeakKeyDictionary() # of each smoother, the LabelSmooth that last came 
 def _check_smoother(cb):
     "Raise if a smoother that learns is learning in another Learner: a smoother's state is that of one"
     other,smoother = _users.get(cb.smoother),cb.smoother
-    if type(smoother).observe is not Smoother.observe and other not in (None, cb) and other.learn is not None: raise ValueError(
+    learns,is_used = type(smoother).observe is not Smoother.observe,other not in (None, cb) and other.learn is not None
+    if learns and is_used: raise ValueError(
         f"mode={smoother!r} learns in another Learner: expected one for each (make another)")
     _users[smoother] = cb
 
@@ -236,7 +237,8 @@ def _train_targets(learn, targ_idx):
     ds = dl.dataset
     if isinstance(ds, Datasets):
         targets = ds.tls[ds.n_inp:][targ_idx]
-        if isinstance(targets[0], (TensorCategory, TensorMultiCategory)): return [torch.stack([o.as_subclass(Tensor) for o in targets])]
+        if isinstance(targets[0], (TensorCategory, TensorMultiCategory)):
+            return [torch.stack([o.as_subclass(Tensor) for o in targets])]
     return _loaded_targets(dl, getattr(learn.dls, 'n_inp', None), targ_idx)
 
 def _loaded_targets(dl, n_inp, targ_idx):

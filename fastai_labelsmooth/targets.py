@@ -179,7 +179,8 @@ def _pieces(self:IndexTarget,
     else:
         flat = index.flatten()
         parts = zip(*(o.unbind(self.axis) if o.shape[self.axis] > 1 else o.unbind(self.axis)*self.n for o in tensors))
-        for part,column in zip(parts, self.off.t().contiguous()): yield *part,column.index_select(0, flat).view(index.shape)
+        for part,column in zip(parts, self.off.t().contiguous()):
+            yield *part,column.index_select(0, flat).view(index.shape)
 
 @patch
 def _rows_dot(self:IndexTarget, logp):
@@ -193,7 +194,7 @@ def _vecdot(x, v, axis):
     v,n = v.to(x.dtype),len(v)
     if axis < x.ndim-1: return (v @ x.flatten(axis+1)).view(x.select(axis, 0).shape)
     rows = x.numel()//n
-    batch = math.gcd(rows, torch.get_num_threads()) # a single matrix times a vector runs on one thread, a batch of them on all
+    batch = math.gcd(rows, torch.get_num_threads()) # one matrix times a vector runs on one thread, a batch of them on all
     return torch.bmm(v.expand(batch, 1, n), x.reshape(batch, rows//batch, n).mT).view(x.shape[:-1])
 
 @patch

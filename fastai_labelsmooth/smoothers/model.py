@@ -6,13 +6,12 @@
 __all__ = ['Online', 'Teacher', 'Bootstrap']
 
 # %% ../../nbs/smoothers/02_model.ipynb #md000004
-from numbers import Real
 import matplotlib.pyplot as plt
 import torch
 from torch import nn, Tensor
 from fastcore.basics import patch
 from ..tasks import Task
-from .core import ByClass, Mixture
+from .core import ByClass, Mixture, check_positive
 
 # %% ../../nbs/smoothers/02_model.ipynb #md000010
 def _true_class(targ, task):
@@ -36,7 +35,9 @@ class Online(ByClass):
     def observe(self, targ, batch):
         task = batch.task
         targ,keep = _true_class(targ, task)
-        if self.sums is None: self.sums,self.counts = (batch.pred.new_zeros(s, dtype=torch.float) for s in ((task.n, task.n), task.n))
+        if self.sums is None:
+            self.sums = torch.zeros(task.n, task.n, device=batch.pred.device)
+            self.counts = torch.zeros(task.n, device=batch.pred.device)
         right = (batch.pred.argmax(task.axis) == targ) & keep
         rows = batch.pred.movedim(task.axis, -1)[right].float().softmax(-1)
         self.sums.index_add_(0, targ[right], rows)
@@ -95,13 +96,12 @@ class Teacher(Mixture):
     "Mass by another model's prediction (Hinton et al. 2015)"
     sigmoid = True
     def __init__(self,
-        model:nn.Module, # The teacher: takes the batch's inputs, gives logits in the shape of the student's; or a Learner
+        model:nn.Module, # The teacher: takes the batch's inputs, gives logits of the student's shape; or a Learner
         temp:float=1. # Temperature: above 1, more goes to the less probable classes
     ):
         model = getattr(model, 'model', model) if not isinstance(model, nn.Module) else model
         if not isinstance(model, nn.Module): raise TypeError(f"model={model!r}: expected a module or a Learner")
-        if not isinstance(temp, Real) or isinstance(temp, bool): raise TypeError(f"temp={temp!r}: expected a number above 0")
-        if not 0 < temp < float('inf'): raise ValueError(f"temp={temp!r}: expected a number above 0")
+        check_positive('temp', temp)
         self.model,self.temp = model,temp
 
     def rest(self, targ, batch):

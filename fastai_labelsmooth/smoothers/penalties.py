@@ -7,12 +7,11 @@ __all__ = ['Penalty', 'max_over_mean', 'MaxSup', 'over_margin', 'Margin', 'negat
 
 # %% ../../nbs/smoothers/04_penalties.ipynb #pn000004
 from functools import partial
-from numbers import Real
 from typing import Callable
 import torch
 from torch import Tensor
 from ..targets import smooth_labels
-from .core import Smoother, add_rest
+from .core import Smoother, add_rest, check_positive
 
 # %% ../../nbs/smoothers/04_penalties.ipynb #pn000009
 def _gradient(func, z, axis):
@@ -24,7 +23,7 @@ def _gradient(func, z, axis):
 class Penalty(Smoother):
     "Cross-entropy plus `eps*R(z)`, as a target: `y - eps*dR/dz`"
     def __init__(self,
-        func:Callable # R(z, axis): of logits, one number for each position; the same where a number is added to all classes
+        func:Callable # R(z, axis): of logits, one number for each position; the same if one is added to all logits
     ):
         if not callable(func): raise TypeError(f"func={func!r}: expected a function of logits and their class axis")
         z = torch.linspace(-3, 4, 24).sin().view(2, 4, 3)*5
@@ -32,7 +31,7 @@ class Penalty(Smoother):
         if not isinstance(value, Tensor) or value.shape != (2, 3): raise ValueError(f"func={func!r} gives {value!r} "
             "for logits of shape (2, 4, 3) with class axis 1: expected a tensor of shape (2, 3)")
         if not torch.allclose(value, moved, rtol=1e-4, atol=1e-4): raise ValueError(
-            f"func={func!r} changes when a number is added to all logits: expected a shift-invariant function (subtract their mean)")
+            f"func={func!r} changes when a number is added to all logits: expected a shift-invariant function")
         self.func = func
 
     def __call__(self, targ, batch):
@@ -90,8 +89,7 @@ class Margin(Penalty):
     def __init__(self,
         m:float # Margin in nats, above 0
     ):
-        if not isinstance(m, Real) or isinstance(m, bool): raise TypeError(f"m={m!r}: expected a number above 0")
-        if not 0 < m < float('inf'): raise ValueError(f"m={m!r}: expected a number above 0")
+        check_positive('m', m)
         self.m = m
         super().__init__(partial(over_margin, m=m))
 

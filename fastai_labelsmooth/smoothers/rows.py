@@ -7,13 +7,12 @@ __all__ = ['Priors', 'Rows', 'ordinal_rows', 'similarity_rows', 'tree_rows']
 
 # %% ../../nbs/smoothers/01_rows.ipynb #rw000004
 import math
-from numbers import Real
-from typing import Callable, Sequence
+from typing import Sequence
 import torch
 from torch import Tensor
 from ..eps import is_int
 from ..tasks import Task
-from .core import ByClass
+from .core import ByClass, check_positive
 
 # %% ../../nbs/smoothers/01_rows.ipynb #rw000010
 def _frequencies(p):
@@ -60,7 +59,7 @@ class Priors(ByClass):
     "Mass to the classes by their frequencies (Pereyra et al. 2017); sigmoid: to each label by its own"
     sigmoid = True
     def __init__(self,
-        p:Sequence=None # Frequency of each class, in any unit (sigmoid: share of ones of each label); None: counted before each fit
+        p:Sequence=None # Frequency of each class in any unit (sigmoid: share of ones); None: counted before each fit
     ):
         self.given = p is not None
         self.p = _frequencies(p) if self.given else None
@@ -75,10 +74,12 @@ class Priors(ByClass):
             raise ValueError(f"p has {len(self.p)} values: expected one for each of the n={task.n} classes")
         if task.sigmoid is None: return
         if not task.sigmoid: return _check_top(eps, self.p/self.p.sum())
-        if self.p.max() > 1: raise ValueError(f"p={self.p.tolist()} with a sigmoid loss: expected shares of ones, between 0 and 1")
+        if self.p.max() > 1: raise ValueError(
+            f"p={self.p.tolist()} with a sigmoid loss: expected shares of ones, between 0 and 1")
 
     def table(self, batch):
-        if self.p is None: raise ValueError("Priors() has not counted the training targets yet: expected a fit, or Priors(p)")
+        if self.p is None: raise ValueError(
+            "Priors() has not counted the training targets yet: expected a fit, or Priors(p)")
         return self.p if batch.task.sigmoid else _pad(self.p/self.p.sum(), batch.task.n)
 
     def __repr__(self): return f'Priors({self.p.tolist()})' if self.given else 'Priors()'
@@ -87,10 +88,6 @@ class Priors(ByClass):
 def _zero_diagonal(logits):
     "Softmax over the other classes of each row"
     return logits.fill_diagonal_(-math.inf).softmax(1).float()
-
-def _check_number(name, value, lowest=0):
-    if not isinstance(value, Real) or isinstance(value, bool): raise TypeError(f"{name}={value!r}: expected a number above {lowest}")
-    if not lowest < value < math.inf: raise ValueError(f"{name}={value!r}: expected a number above {lowest}")
 
 class Rows(ByClass):
     "Mass by the row of the true class in a matrix"
@@ -103,9 +100,10 @@ class Rows(ByClass):
         if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 2:
             raise ValueError(f"r has shape {shape}: expected a row for each class, (N, N), N at least 2")
         if not (self.r >= 0).all(): raise ValueError(f"r has values down to {self.r.min():.4g}: expected none below 0")
-        off = (self.r.sum(1)-1).abs()
-        if not off.max() < 1e-4: raise ValueError(
-            f"row {off.argmax().item()} of r sums to {self.r[off.argmax()].sum():.4g}: expected 1 (divide by `r.sum(1, keepdim=True)`)")
+        total = self.r.sum(1)
+        worst = (total-1).abs().argmax().item()
+        if abs(total[worst]-1) > 1e-4: raise ValueError(
+            f"row {worst} of r sums to {total[worst]:.4g}: expected 1 (divide by `r.sum(1, keepdim=True)`)")
 
     def check(self, eps, task=Task()):
         super().check(eps, task)
@@ -117,9 +115,9 @@ class Rows(ByClass):
 
     @classmethod
     def from_confusion(cls,
-        interp # A `ClassificationInterpretation`, or what else has a `confusion_matrix()`: counts, a row for each true class
+        interp # A `ClassificationInterpretation`, or what else has a `confusion_matrix()`, true classes in rows
     ):
-        "Mass to the classes that a model takes this one for: a row is in proportion to the confusions, each counted once more"
+        "Mass to what a model takes a class for: in proportion to the confusions, each counted once more"
         if not hasattr(interp, 'confusion_matrix'): raise TypeError(
             f"interp={interp!r}: expected a ClassificationInterpretation, or an object with `confusion_matrix()`")
         return cls(similarity_rows(torch.as_tensor(interp.confusion_matrix()).double().log1p()))
@@ -133,7 +131,7 @@ def ordinal_rows(
 ) -> Tensor: # (n, n)
     "Rows for ordered classes: in proportion to exp(-beta*|i-j|) (Diaz & Marathe 2019, equation 1), 0 for i=j"
     if not is_int(n) or n < 2: raise ValueError(f"n={n!r}: expected a number of classes, at least 2")
-    _check_number('beta', beta)
+    check_positive('beta', beta)
     at = torch.arange(n, dtype=torch.double)
     return _zero_diagonal(-beta*(at-at[:,None]).abs())
 
@@ -148,7 +146,7 @@ def similarity_rows(
     if sim.ndim != 2 or len(sim) != sim.shape[1] or len(sim) < 2:
         raise ValueError(f"sim has shape {tuple(sim.shape)}: expected a row for each class, (N, N), N at least 2")
     if not sim.isfinite().all(): raise ValueError("sim has values that are not finite: expected numbers")
-    _check_number('temp', temp)
+    check_positive('temp', temp)
     return _zero_diagonal(sim/temp)
 
 # %% ../../nbs/smoothers/01_rows.ipynb #rw000032
@@ -168,12 +166,12 @@ def tree_rows(
     paths:Sequence, # Of each class: its path from the root, 'animal/pet/cat' or ('animal', 'pet', 'cat')
     beta:float=10. # How fast it falls with the distance in the tree, above 0
 ) -> Tensor: # (N, N)
-    "Rows for classes in a hierarchy: in proportion to exp(-beta*d), d the height of the lowest common ancestor over the tree's"
+    "Rows for a hierarchy: in proportion to exp(-beta*d), d the height of the lowest common ancestor over the tree's"
     paths = [tuple(o.strip('/').split('/')) if isinstance(o, str) else tuple(o) for o in paths]
     if len(paths) < 2: raise ValueError(f"paths={paths!r}: expected one for each class, at least 2")
     for path in paths:
         if not path or path.count('') or paths.count(path) > 1: raise ValueError(
             f"paths has {'/'.join(map(str, path))!r} {paths.count(path)} times: expected a path of its own for each class")
-    _check_number('beta', beta)
+    check_positive('beta', beta)
     height = _height_of_common_ancestor(paths)
     return _zero_diagonal(-beta*height/max(map(len, paths)))

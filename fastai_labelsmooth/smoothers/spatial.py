@@ -8,18 +8,17 @@ __all__ = ['Spatial']
 # %% ../../nbs/smoothers/03_spatial.ipynb #sp000004
 import math
 import itertools
-from numbers import Real
 import torch
 from torch import Tensor
 from ..eps import is_int
 from fastcore.basics import patch
 from ..targets import index_target
 from ..tasks import Task
-from .core import Mixture
+from .core import Mixture, check_positive
 
 # %% ../../nbs/smoothers/03_spatial.ipynb #sp000009
 def _shifts(size, sigma, ndim):
-    "For each neighbour in a window: its weight, and the slices that pair pixels with it (those pixels, their neighbours)"
+    "For each neighbour in a window: its weight, and the slices that pair pixels with it (the pixels, their neighbours)"
     half = size//2
     for shift in itertools.product(range(-half, half+1), repeat=ndim):
         if not any(shift): continue
@@ -37,8 +36,7 @@ class Spatial(Mixture):
     ):
         if not is_int(size): raise TypeError(f"size={size!r}: expected an odd number of pixels, at least 3")
         if size < 3 or size%2 == 0: raise ValueError(f"size={size!r}: expected an odd number of pixels, at least 3")
-        if not isinstance(sigma, Real) or isinstance(sigma, bool): raise TypeError(f"sigma={sigma!r}: expected a number above 0")
-        if not 0 < sigma < math.inf: raise ValueError(f"sigma={sigma!r}: expected a number above 0")
+        check_positive('sigma', sigma)
         self.size,self.sigma = size,sigma
 
     def check_space(self, ndim, shape):
