@@ -10,3 +10,7 @@ from fastai_labelsmooth.interpret.calibration import *
 from fastai_labelsmooth.interpret.plots import *
 from fastai_labelsmooth.interpret.show import *
 from fastai_labelsmooth.votes import *
+from fastai_labelsmooth.smoothers.rows import *
+from fastai_labelsmooth.smoothers.model import *
+from fastai_labelsmooth.smoothers.spatial import *
+from fastai_labelsmooth.smoothers.penalties import *

@@ -7,6 +7,7 @@ __all__ = ['as_smoother', 'LabelSmooth']
 
 # %% ../nbs/10_callback.ipynb #156e5487
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 from fastai.basics import *
 from fastai.callback.mixup import MixHandler, reduce_loss
 from fastai.callback.schedule import LRFinder, ParamScheduler
@@ -71,6 +72,16 @@ class LabelSmooth(Callback):
         self.__dict__['_learn'] = learn
 
 # %% ../nbs/10_callback.ipynb #cb000004
+_users = WeakKeyDictionary() # of each smoother, the LabelSmooth that last came to a Learner with it
+
+def _check_smoother(cb):
+    "Raise if a smoother that learns is learning in another Learner: a smoother's state is that of one"
+    other,smoother = _users.get(cb.smoother),cb.smoother
+    learns,is_used = type(smoother).observe is not Smoother.observe,other not in (None, cb) and other.learn is not None
+    if learns and is_used: raise ValueError(
+        f"mode={smoother!r} learns in another Learner: expected one for each (make another)")
+    _users[smoother] = cb
+
 @patch
 def _check_learner(self:LabelSmooth, learn):
     "Raise if this callback is in a Learner already, or the Learner has another one"
@@ -79,6 +90,7 @@ def _check_learner(self:LabelSmooth, learn):
         raise ValueError(f"{where}: expected a LabelSmooth for each (take this one off with `remove_cb`, or make another)")
     if learn._grab_cbs(LabelSmooth):
         raise ValueError("LabelSmooth was added to this Learner twice: expected one, as targets would be smoothed twice")
+    _check_smoother(self)
 
 # %% ../nbs/10_callback.ipynb #ccbc5373
 def _mixer(loss_func):
@@ -105,7 +117,7 @@ def before_fit(self:LabelSmooth):
     "Pair the loss, of this fit's learner"
     self._restore()
     self._pair()
-    self.used_eps,self.is_checked = [],False
+    self.used_eps,self.is_checked,self.is_told = [],False,False
     self.is_probe = len(self.learn._grab_cbs(LRFinder)) > 0 # whose training is undone
 
 # %% ../nbs/10_callback.ipynb #cb000006
@@ -217,6 +229,29 @@ def _observe(self:LabelSmooth, batch):
 def after_train(self:LabelSmooth):
     "Tell a smoother that learns"
     if not self.is_probe: self.smoother.after_epoch()
+
+# %% ../nbs/10_callback.ipynb #cb000011
+def _train_targets(learn, targ_idx):
+    "All training targets, some at a time, whatever process this is"
+    dl = vars(learn.dls.train).get('dl', learn.dls.train) # the DataLoader of which each process has a share
+    ds = dl.dataset
+    if isinstance(ds, Datasets):
+        targets = ds.tls[ds.n_inp:][targ_idx]
+        if isinstance(targets[0], (TensorCategory, TensorMultiCategory)):
+            return [torch.stack([o.as_subclass(Tensor) for o in targets])]
+    return _loaded_targets(dl, getattr(learn.dls, 'n_inp', None), targ_idx)
+
+def _loaded_targets(dl, n_inp, targ_idx):
+    with no_random():
+        for b in dl.new(shuffle=False, drop_last=False) if isinstance(dl, DataLoader) else dl:
+            yield b[(len(b)-1 if n_inp is None else n_inp):][targ_idx]
+
+@patch
+def before_train(self:LabelSmooth):
+    "Let the smoother see the training targets, once a fit"
+    if self.is_told: return
+    self.smoother.before_fit(partial(_train_targets, self.learn, self.targ_idx), task_of(self.paired, n=self.n))
+    self.is_told = True
 
 # %% ../nbs/10_callback.ipynb #af71b1ba
 @patch

@@ -167,11 +167,36 @@ def __reduce_ex__(self:SoftTarget, protocol):
 # %% ../nbs/01_targets.ipynb #lz000009
 def keepdim(x, axis): return x.unsqueeze(axis) if isinstance(x, Tensor) and x.ndim else x
 
+# %% ../nbs/01_targets.ipynb #lz000012
+@patch
+def _pieces(self:IndexTarget,
+    *tensors:Tensor # In the dense shape, or with one entry for all classes
+): # Of each tensor a piece, and the matrix's values for it
+    "The tensors and the rows of the matrix, piece by piece"
+    index,_ = self.parts()
+    if index.ndim and self.axis == index.ndim:
+        items = max(1, 2**18*len(index)//max(1, index.numel()*self.n))
+        for idx,*parts in zip(index.split(items), *(o.split(items) for o in tensors)): yield *parts,self.off[idx]
+    else:
+        flat = index.flatten()
+        parts = zip(*(o.unbind(self.axis) if o.shape[self.axis] > 1 else o.unbind(self.axis)*self.n for o in tensors))
+        for part,column in zip(parts, self.off.t().contiguous()):
+            yield *part,column.index_select(0, flat).view(index.shape)
+
+@patch
+def _rows_dot(self:IndexTarget, logp):
+    "Sum over the classes of the matrix's rows times `logp`"
+    if self.axis == self.index.ndim > 0: return torch.cat([(part*rows).sum(-1) for part,rows in self._pieces(logp)])
+    return sum(part*column for part,column in self._pieces(logp))
+
 # %% ../nbs/01_targets.ipynb #lz000010
 def _vecdot(x, v, axis):
     "`(x*v).sum(axis)` for a vector `v` of the classes, without the product"
-    if axis == x.ndim-1: return x @ v.to(x.dtype)
-    return (v.to(x.dtype) @ x.flatten(axis+1)).view(x.select(axis, 0).shape)
+    v,n = v.to(x.dtype),len(v)
+    if axis < x.ndim-1: return (v @ x.flatten(axis+1)).view(x.select(axis, 0).shape)
+    rows = x.numel()//n
+    batch = math.gcd(rows, torch.get_num_threads()) # one matrix times a vector runs on one thread, a batch of them on all
+    return torch.bmm(v.expand(batch, 1, n), x.reshape(batch, rows//batch, n).mT).view(x.shape[:-1])
 
 @patch
 def log_likelihood(self:IndexTarget,
@@ -182,7 +207,7 @@ def log_likelihood(self:IndexTarget,
     off = self.off
     res = logp.gather(self.axis, index.unsqueeze(self.axis)).squeeze(self.axis) * _at(self._gap(), index)
     if not isinstance(off, Tensor): return torch.add(res, logp.sum(self.axis), alpha=off) if off else res
-    return res + (_vecdot(logp, off, self.axis) if off.ndim == 1 else (logp*self._off_at(index)).sum(self.axis))
+    return res + (_vecdot(logp, off, self.axis) if off.ndim == 1 else self._rows_dot(logp))
 
 @patch
 def mass(self:IndexTarget) -> float|Tensor: # A number where all positions have the same
@@ -201,10 +226,14 @@ def take_off_(self:IndexTarget,
 ) -> Tensor: # `grad`
     "`grad -= scale*target`, in place"
     index,_ = self.parts()
-    off,scales = self._off_at(index),keepdim(scale, self.axis)
+    off,scales = self.off,keepdim(scale, self.axis)
     if not isinstance(off, Tensor): grad = grad.sub_(scales*off) if off else grad
-    elif isinstance(scales, Tensor): grad.addcmul_(off.to(grad.dtype), scales.to(grad.dtype), value=-1)
-    else: grad.sub_(off, alpha=scales)
+    elif off.ndim == 2 and isinstance(scales, Tensor):
+        for part,by,values in self._pieces(grad, scales): part.sub_(values*by)
+    elif off.ndim == 2:
+        for part,values in self._pieces(grad): part.sub_(values, alpha=scales)
+    elif isinstance(scales, Tensor): grad.addcmul_(self._off_at(index).to(grad.dtype), scales.to(grad.dtype), value=-1)
+    else: grad.sub_(self._off_at(index), alpha=scales)
     gap,index = _at(self._gap(), index)*scale,index.unsqueeze(self.axis)
     if not isinstance(gap, Tensor): return grad.scatter_(self.axis, index, -gap, reduce='add')
     gap = gap.to(grad.dtype).expand(self.index.shape)
@@ -259,12 +288,12 @@ def plain(targ):
         raise TypeError(f"targ={targ!r}: expected a tensor of class indices or of probabilities")
     return targ if type(targ) is Tensor else targ.as_subclass(Tensor)
 
-def index_target(targ, n, on, off, axis, ignore_index, cls=IndexTarget):
+def index_target(targ, n, on, off, axis, ignore_index, cls=IndexTarget, **kwargs):
     "The target for hard labels, with their values checked where that costs nothing"
     targ = targ.long() # first: 156 and -100 are one number in 8 bits
     seen = value_range(targ)
     check_index(targ, n, ignore_index, seen)
-    return cls(targ, n, on, off, axis, ignore_index if is_ignored(ignore_index, seen) else None)
+    return cls(targ, n, on, off, axis, ignore_index if is_ignored(ignore_index, seen) else None, **kwargs)
 
 def check_class_axis(targ, n, axis):
     "Raise for dense targets whose `axis` is not that of `n` classes"
