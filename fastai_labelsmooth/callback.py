@@ -15,7 +15,7 @@ from fastai.learner import NoneReduce
 from .eps import is_int
 from .losses import SoftCrossEntropyLossFlat
 from .tasks import Task, soft_loss, task_of, fit_targets, check_targets, check_soft
-from .smoothers.core import Batch, Smoother, Function, Uniform
+from .smoothers.core import Batch, Smoother, FromFunction, Uniform
 
 # %% ../nbs/10_callback.ipynb #cb000001
 _named = dict(exact=partial(Uniform, 'exact'), paper=partial(Uniform, 'paper'))
@@ -29,7 +29,7 @@ def as_smoother(
     expected = f"expected {' or '.join(map(repr, _named))}, a Smoother, or a callable `mode(targ, batch)`"
     if isinstance(mode, str): raise ValueError(f"mode={mode!r}: {expected}")
     if not callable(mode) or isinstance(mode, type): raise TypeError(f"mode={mode!r}: {expected}")
-    return Function(mode)
+    return FromFunction(mode)
 
 def _check_eps(eps, smoother, task):
     "Let the smoother check `eps`, a schedule at each hundredth of training"
@@ -44,17 +44,18 @@ class LabelSmooth(Callback):
     "Train on smoothed targets: `cbs=LabelSmooth(eps=0.1)`. The learner's loss decides the task, see `soft_loss`"
     order = 100 # after every callback that changes `learn.pred` at `after_pred`
     def __init__(self,
-        eps:float|tuple|Callable=None, # How much: a number, a pair (for 1, for 0; sigmoid) or a schedule (`SchedCos(0.1, 0.)`); None: 0.1
-        mode:str|Smoother|Callable="exact", # Where it goes: "exact", "paper", a `Smoother`, or a function `mode(targ, batch)`
+        eps:float|tuple|Callable=None, # How much: a number, a pair (for 1, for 0) or a schedule; None: 0.1
+        mode:str|Smoother|Callable="exact", # Where it goes: a name, a `Smoother`, or a function `mode(targ, batch)`
         *,
-        smooth_valid:bool=False, # Smooth validation targets too; if not, `valid_loss` is the plain loss and comparable between runs
+        smooth_valid:bool=False, # Smooth validation targets too; if not, `valid_loss` is the plain loss
         targ_idx:int=0, # Which of the batch's targets to smooth
         n:int=None # Number of classes, where the prediction is not one tensor with a class axis
     ):
         store_attr()
         self.smoother = as_smoother(mode)
         if eps is None: self.eps = self.smoother.default_eps
-        if n is not None and (not is_int(n) or n < 2): raise ValueError(f"n={n!r}: expected a number of classes, at least 2")
+        if n is not None and (not is_int(n) or n < 2):
+            raise ValueError(f"n={n!r}: expected a number of classes, at least 2")
         if not is_int(targ_idx): raise TypeError(f"targ_idx={targ_idx!r}: expected an integer")
         _check_eps(self.eps, self.smoother, Task(n))
         # Few attributes are set in a batch: fastai looks each one up on the learner, at some microseconds each
@@ -86,10 +87,10 @@ def _check_smoother(cb):
 def _check_learner(self:LabelSmooth, learn):
     "Raise if this callback is in a Learner already, or the Learner has another one"
     if self._learn is not None:
-        where = "this Learner was added to it twice" if self._learn is learn else "this LabelSmooth is in another Learner"
-        raise ValueError(f"{where}: expected a LabelSmooth for each (take this one off with `remove_cb`, or make another)")
+        where = "this Learner already (twice is once too much)" if self._learn is learn else "another Learner"
+        raise ValueError(f"this LabelSmooth is in {where}: expected one for each, so `remove_cb` it or make another")
     if learn._grab_cbs(LabelSmooth):
-        raise ValueError("LabelSmooth was added to this Learner twice: expected one, as targets would be smoothed twice")
+        raise ValueError("LabelSmooth was added to this Learner twice: expected one, or targets are smoothed twice")
     _check_smoother(self)
 
 # %% ../nbs/10_callback.ipynb #ccbc5373
@@ -166,7 +167,7 @@ def _soft(self:LabelSmooth, yb, batch):
 
 @patch
 def _check_first(self:LabelSmooth, batch):
-    "On the first batch of a fit: what is the same in all of them, or could not be read on each without waiting for a GPU"
+    "On the first batch of a fit: what all of them share, or what could not be read on each without waiting for a GPU"
     targ = self._target(self.learn.yb, batch)
     _check_eps(self.eps, self.smoother, batch.task)
     check_targets(targ.cpu(), batch.task)
@@ -191,9 +192,11 @@ def _own_mixed_loss(mixer, loss_func, yb1, pred, *yb):
 @patch
 def _call_for(self:LabelSmooth, mixer, batch):
     "The loss of a mixer's batch, its partner targets smoothed"
-    if _mixer(mixer.old_lf): raise ValueError(f"{mixer!r} and {_mixer(mixer.old_lf)!r} both mix this batch: expected one")
-    if not hasattr(mixer, 'yb1') or not hasattr(mixer, 'lam'): raise TypeError(f"{mixer!r} replaces the loss by one of its own: "
-        "expected a mixer that keeps the partners' targets in `yb1` and their weights in `lam`, as fastai's MixHandler does")
+    other = _mixer(mixer.old_lf)
+    if other: raise ValueError(f"{mixer!r} and {other!r} both mix this batch: expected one")
+    if not hasattr(mixer, 'yb1') or not hasattr(mixer, 'lam'): raise TypeError(
+        f"{mixer!r} replaces the loss by one of its own: expected a mixer that keeps the partners' targets in `yb1` "
+        "and their weights in `lam`, as fastai's MixHandler does")
     yb1 = self._soft(mixer.yb1, batch)
     loss_func = self.learn.loss_func
     if loss_func.__func__ is MixHandler.lf: return partial(_mixed_loss, self.paired, yb1, mixer.lam)

@@ -60,7 +60,7 @@ def logit_gap(
 
 # %% ../nbs/00_eps.ipynb #d95c7e0a
 def binary_on_off(
-    eps:float|tuple, # Smoothing as in `on_off`, or a pair (for labels that are 1, for labels that are 0), together below 1
+    eps:float|tuple, # Smoothing as in `on_off`, or a pair (for 1, for 0) with a sum below 1
     mode:str="exact" # "exact" or "paper"; a pair means the same in either
 ) -> tuple: # (t1, t0): the soft targets of 1 and of 0
     "The two values of a smoothed sigmoid target"

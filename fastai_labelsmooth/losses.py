@@ -10,7 +10,8 @@ import math
 import torch
 from torch import nn, Tensor
 from fastai.losses import CrossEntropyLossFlat
-from .targets import LazyTarget, index_target, is_eager, keepdim, plain, readable
+from .lazy import LazyTarget
+from .targets import index_target, is_eager, keepdim, plain, readable
 
 # %% ../nbs/02_losses.ipynb #39ecc68c
 class DenseTarget:
@@ -38,7 +39,7 @@ class DenseTarget:
         return None if readable(self.total) and self.total.all() else self.total != 0
 
 # %% ../nbs/02_losses.ipynb #ls000002
-def _share(values, share): return (values*share).masked_fill(share == 0, 0) # what has no share may be anything, even NaN
+def _share(values, share): return (values*share).masked_fill(share == 0, 0) # without a share it may be NaN
 
 class MixedTarget:
     "The sum of some targets, each times its share in each position"
@@ -60,7 +61,7 @@ class MixedTarget:
         return grad
 
 # %% ../nbs/02_losses.ipynb #ls000004
-def _wide(inp): return torch.promote_types(inp.dtype, torch.float32) # half precision is widened before anything is summed
+def _wide(inp): return torch.promote_types(inp.dtype, torch.float32) # half precision is widened for sums
 
 def _reduced(logp, target, weight, count):
     "The loss from log-probabilities: of each position, or their sum over `count`"
@@ -71,7 +72,8 @@ def _reduced(logp, target, weight, count):
 # %% ../nbs/02_losses.ipynb #ls000006
 def _composed(inp, target, weight, count):
     "The loss by torch's own autograd"
-    if weight is not None: inp = inp.masked_fill(keepdim(weight == 0, target.axis), 0) # NaN would come back in the gradient
+    # what has no weight may be NaN, which would come back in the gradient
+    if weight is not None: inp = inp.masked_fill(keepdim(weight == 0, target.axis), 0)
     return _reduced(inp.log_softmax(target.axis, dtype=_wide(inp)), target, weight, count)
 
 # %% ../nbs/02_losses.ipynb #39ecc68d
@@ -113,7 +115,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
 
 # %% ../nbs/02_losses.ipynb #f3742173
 def class_index(targ, inp, axis):
-    "Class indices in the shape of the logits without their class axis; fastai's tabular targets come with one entry there"
+    "Class indices in the logits' shape without the class axis, where fastai's tabular targets have one entry"
     if targ.ndim == inp.ndim and targ.shape[axis] == 1: targ = targ.squeeze(axis)
     expected = inp.shape[:axis]+inp.shape[axis+1:]
     if targ.shape != expected: raise ValueError(f"targ has shape {tuple(targ.shape)}: expected class indices of shape "
@@ -146,14 +148,15 @@ def _is_composed(inp, target):
 # %% ../nbs/02_losses.ipynb #48a174fc
 def soft_cross_entropy(
     inp:Tensor, # Logits: floats of any shape, N classes on `axis`
-    targ:Tensor, # `SoftTarget` or dense soft target (floats, shape of `inp`), or class indices (integers, without the class axis)
+    targ:Tensor, # Soft target (floats, shape of `inp`), or class indices (integers, without the class axis)
     axis:int=1, # Class axis
-    weight:Tensor=None, # Class weights (N,): an item's loss is weighed by that of its true (in a dense target: most probable) class
-    ignore_index:int=-100, # Class index that does not count (a `SoftTarget` has its own); in a dense target, rows of zeros do not
+    weight:Tensor=None, # Class weights (N,), each for the items of that true (dense: most probable) class
+    ignore_index:int=-100, # Class index that does not count (a `SoftTarget` has its own; dense: rows of zeros)
     reduction:str="mean" # "mean" (over what counts, by weight), "sum", or "none" (shape of `inp` without `axis`)
 ) -> Tensor: # In nats; dtype of `inp`, float32 under autocast
-    "Cross-entropy of logits against hard or soft targets: what `F.cross_entropy` says, but for class weights (see above)"
-    if reduction not in ('mean', 'sum', 'none'): raise ValueError(f"reduction={reduction!r}: expected 'mean', 'sum' or 'none'")
+    "Cross-entropy of logits against hard or soft targets, as `F.cross_entropy` but for class weights (see above)"
+    if reduction not in ('mean', 'sum', 'none'):
+        raise ValueError(f"reduction={reduction!r}: expected 'mean', 'sum' or 'none'")
     axis = check_logits(inp, axis)
     if type(inp) is not Tensor: inp = inp.as_subclass(Tensor)
     n = inp.shape[axis]

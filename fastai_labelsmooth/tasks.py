@@ -12,7 +12,8 @@ import torch, torch.nn.functional as F
 from torch import nn, Tensor
 from fastai.losses import (BaseLoss, CrossEntropyLossFlat, BCEWithLogitsLossFlat, LabelSmoothingCrossEntropy,
                            LabelSmoothingCrossEntropyFlat)
-from .targets import LazyTarget, check_index, check_probs, value_range
+from .lazy import LazyTarget
+from .targets import check_index, check_probs, value_range
 from .losses import SoftCrossEntropyLossFlat, class_index
 
 # %% ../nbs/03_tasks.ipynb #tk000007
@@ -32,7 +33,7 @@ def is_sigmoid(
 
 def _axis_of(loss_func, sigmoid):
     "fastai's sigmoid loss flattens everything, so its -1 says nothing: labels come after the items"
-    is_torchs = isinstance(loss_func, (nn.CrossEntropyLoss, LabelSmoothingCrossEntropy)) # which have classes after the items
+    is_torchs = isinstance(loss_func, (nn.CrossEntropyLoss, LabelSmoothingCrossEntropy)) # classes after the items
     axis = getattr(loss_func, 'axis', 1 if sigmoid or is_torchs else -1)
     return 1 if isinstance(loss_func, BCEWithLogitsLossFlat) and axis == -1 else axis
 
@@ -49,7 +50,7 @@ def task_of(
         "expected a tensor with a class axis, or LabelSmooth(n=<number of classes>)")
     if sigmoid and pred.ndim == 1: return task._replace(n=1, axis=0)
     if not -pred.ndim <= task.axis < pred.ndim: raise ValueError(
-        f"the model's prediction has shape {tuple(pred.shape)}: expected a class axis {task.axis}, as loss_func={loss_func!r} has")
+        f"the model's prediction has shape {tuple(pred.shape)}: expected a class axis {task.axis}, that of {loss_func!r}")
     task = task._replace(n=pred.shape[task.axis], axis=task.axis % pred.ndim)
     if task.n < 2 and not sigmoid: raise ValueError(f"logits of shape {tuple(pred.shape)} have n={task.n} classes "
         f"on axis {task.axis}: expected at least 2 (for one logit, use BCEWithLogitsLossFlat)")
@@ -73,7 +74,7 @@ def check_targets(
     targ:Tensor, # As from `fit_targets`
     task:Task
 ):
-    "Raise ValueError for a class index out of range, or for probabilities that are none. On a CPU: elsewhere it would wait"
+    "Raise ValueError for a class index out of range, or for what is no probability; on a CPU, elsewhere it would wait"
     if task.sigmoid or targ.is_floating_point(): check_probs(targ)
     else: check_index(targ.long(), task.n, task.ignore_index, value_range(targ.long()))
 
@@ -82,10 +83,12 @@ def check_soft(
     task:Task,
     shape:tuple=None # That of the logits, where it is known
 ):
-    "Raise for what is no soft target: TypeError if it is no tensor, ValueError for a wrong shape or rows that sum to neither 1 nor 0"
-    if not isinstance(soft, Tensor): raise TypeError(f"mode gave {soft!r}: expected a soft target, a tensor of the logits' shape")
-    if shape is not None and soft.numel() != shape.numel() or (not task.sigmoid and shape is not None and soft.shape != shape):
-        raise ValueError(f"mode gave a target of shape {tuple(soft.shape)}: expected that of the logits, {tuple(shape)}")
+    "Raise for what is no soft target: TypeError for no tensor, ValueError for a wrong shape or sum over the classes"
+    if not isinstance(soft, Tensor):
+        raise TypeError(f"mode gave {soft!r}: expected a soft target, a tensor of the logits' shape")
+    fits = shape is None or (soft.numel() == shape.numel() if task.sigmoid else soft.shape == shape)
+    if not fits: raise ValueError(
+        f"mode gave a target of shape {tuple(soft.shape)}: expected that of the logits, {tuple(shape)}")
     if isinstance(soft, LazyTarget): return
     if task.sigmoid: return check_probs(soft)
     total = soft.sum(task.axis).double()
@@ -106,13 +109,14 @@ def _smoothing_of(loss_func):
 
 def _from_function(func, kw):
     "The counterpart of a torch function with its keywords, or None"
-    if func is F.cross_entropy: return SoftCrossEntropyLossFlat(axis=1, **{k: v for k,v in kw.items() if k != 'label_smoothing'})
+    kw = {k: v for k,v in kw.items() if k != 'label_smoothing'} # which is 0
+    if func is F.cross_entropy: return SoftCrossEntropyLossFlat(axis=1, **kw)
     if func is F.binary_cross_entropy_with_logits: return BCEWithLogitsLossFlat(flatten=False, **kw)
 
 # %% ../nbs/03_tasks.ipynb #tk000014
 def _counterpart(loss_func):
     "The loss that takes soft targets and is `loss_func` on hard ones, or None"
-    if isinstance(loss_func, partial): return None if loss_func.args else _from_function(loss_func.func, loss_func.keywords)
+    if isinstance(loss_func, partial) and not loss_func.args: return _from_function(loss_func.func, loss_func.keywords)
     kind = type(loss_func)
     if kind in (CrossEntropyLossFlat, nn.CrossEntropyLoss):
         inner,axis = (loss_func.func, loss_func.axis) if kind is CrossEntropyLossFlat else (loss_func, 1)
@@ -130,8 +134,9 @@ def soft_loss(
         "so targets would be smoothed twice: expected CrossEntropyLossFlat() or nn.CrossEntropyLoss()")
     if getattr(loss_func, 'soft_targets', False) or type(loss_func) is BCEWithLogitsLossFlat: return loss_func
     paired = _counterpart(loss_func)
-    if paired is None: raise TypeError(f"loss_func={loss_func!r} has no soft-target counterpart: expected one of {_paired}; "
-        "or a loss of your own: a subclass of SoftCrossEntropyLossFlat, or a class with `soft_targets = True` that takes soft targets")
+    if paired is None: raise TypeError(
+        f"loss_func={loss_func!r} has no soft-target counterpart: expected one of {_paired}; or a loss of your own: "
+        "a subclass of SoftCrossEntropyLossFlat, or a class with `soft_targets = True` that takes soft targets")
     for k in ('activation', 'decodes', 'thresh'): # of this very loss, such as a temperature
         if k in getattr(loss_func, '__dict__', ()): setattr(paired, k, getattr(loss_func, k))
     return paired
@@ -146,7 +151,8 @@ def classifier_loss(
     loss_func # The loss of a Learner
 ): # Itself if it has an `activation` or smooths by itself, or else its counterpart
     "The loss that says what a classifier's predictions mean; TypeError for that of no classifier"
-    if own_activation(loss_func) or (isinstance(loss_func, nn.CrossEntropyLoss) and loss_func.label_smoothing): return loss_func
+    smooths = isinstance(loss_func, nn.CrossEntropyLoss) and loss_func.label_smoothing
+    if own_activation(loss_func) or smooths: return loss_func
     try: return soft_loss(loss_func)
     except TypeError as e:
         raise TypeError(f"loss_func={loss_func!r}: expected the loss of a classifier, softmax or sigmoid") from e

@@ -5,6 +5,7 @@ import pytest, torch
 from torch.testing import assert_close
 from fastai.vision.all import *
 from fastai_labelsmooth.all import *
+from fastai_labelsmooth.smoothers.core import FromFunction
 from fastai_labelsmooth.tasks import check_soft
 from copy import deepcopy
 from conftest import digits_dls, digits_learner, quiet, weights
@@ -84,7 +85,7 @@ smoothers = dict(
     confidence=Entry(lambda task: ConfidencePenalty(), softmax),
     exact=Entry(lambda task: Uniform('exact'), everything),
     paper=Entry(lambda task: Uniform('paper'), everything, .3),
-    function=Entry(lambda task: Function(halfway), everything))
+    function=Entry(lambda task: FromFunction(halfway), everything))
 
 each_smoother = pytest.mark.parametrize('name', smoothers)
 served = pytest.mark.parametrize('name,where', [(k, o) for k,entry in smoothers.items() for o in situations if o in entry.serves])
