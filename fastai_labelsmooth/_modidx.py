@@ -704,11 +704,11 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'fastai_labelsmooth.votes._is_bad': ('votes.html#_is_bad', 'fastai_labelsmooth/votes.py'),
                                           'fastai_labelsmooth.votes._item_name': ('votes.html#_item_name', 'fastai_labelsmooth/votes.py'),
                                           'fastai_labelsmooth.votes._numbers': ('votes.html#_numbers', 'fastai_labelsmooth/votes.py'),
+                                          'fastai_labelsmooth.votes._register_show_results': ( 'votes.html#_register_show_results',
+                                                                                               'fastai_labelsmooth/votes.py'),
                                           'fastai_labelsmooth.votes._show_pairs': ('votes.html#_show_pairs', 'fastai_labelsmooth/votes.py'),
                                           'fastai_labelsmooth.votes._votes_kl': ('votes.html#_votes_kl', 'fastai_labelsmooth/votes.py'),
                                           'fastai_labelsmooth.votes.decodes': ('votes.html#decodes', 'fastai_labelsmooth/votes.py'),
                                           'fastai_labelsmooth.votes.encodes': ('votes.html#encodes', 'fastai_labelsmooth/votes.py'),
                                           'fastai_labelsmooth.votes.on_majority': ('votes.html#on_majority', 'fastai_labelsmooth/votes.py'),
-                                          'fastai_labelsmooth.votes.setups': ('votes.html#setups', 'fastai_labelsmooth/votes.py'),
-                                          'fastai_labelsmooth.votes.show_results': ( 'votes.html#show_results',
-                                                                                     'fastai_labelsmooth/votes.py')}}}
+                                          'fastai_labelsmooth.votes.setups': ('votes.html#setups', 'fastai_labelsmooth/votes.py')}}}

@@ -8,6 +8,7 @@ __all__ = ['TensorVotes', 'Votes', 'ReadVotes', 'VotesLossFlat', 'VotesBlock', '
 
 # %% ../nbs/11_votes.ipynb #vt000005
 from collections.abc import Mapping
+from functools import cache
 import numpy as np, pandas as pd, torch
 from torch import Tensor
 from fastai.data.all import (CategoryMap, ColReader, DisplayedTransform, ItemTransform, TensorBase, TensorCategory,
@@ -67,6 +68,33 @@ def _is_bad(counts):
 
 _expected = "expected numbers of votes or shares, none below 0 and not all of them 0"
 
+# %% ../nbs/11_votes.ipynb #vt000051
+def _show_pairs(samples, outs, ctxs, max_n, **kwargs):
+    "Show input, votes and predicted votes of each sample in its context"
+    ctxs = list(ctxs)[:max_n]
+    for shown in (samples.itemgot(0), samples.itemgot(1), outs.itemgot(0)):
+        ctxs = [o.show(ctx=ctx, **kwargs) for o,ctx in zip(shown, ctxs)]
+    return ctxs
+
+@cache
+def _register_show_results():
+    "Once there are votes to show: of two functions that fit, fastai's dispatch takes the one that came last"
+    import fastai.text.learner, fastai.vision.learner
+
+    @dispatch
+    def show_results(x:TensorImage, y:TensorVotes, samples, outs, ctxs=None, max_n=10, nrows=None, ncols=None, figsize=None,
+                     **kwargs):
+        if ctxs is None: ctxs = get_grid(min(len(samples), max_n), nrows=nrows, ncols=ncols, figsize=figsize)
+        return _show_pairs(samples, outs, ctxs, max_n, **kwargs)
+
+    @dispatch
+    def show_results(x:TensorText, y:TensorVotes, samples, outs, ctxs=None, max_n=10, trunc_at=150, **kwargs):
+        if ctxs is None: ctxs = get_empty_df(min(len(samples), max_n))
+        samples = L((text.truncate(trunc_at), *rest) for text,*rest in samples)
+        ctxs = _show_pairs(samples, outs, ctxs, max_n, **kwargs)
+        display_df(pd.DataFrame(ctxs))
+        return ctxs
+
 # %% ../nbs/11_votes.ipynb #vt000024
 class ReadVotes(ItemTransform, DisplayedTransform):
     "Counts or shares of votes to a `TensorVotes` of shares, and back to `Votes` by name"
@@ -89,6 +117,7 @@ class ReadVotes(ItemTransform, DisplayedTransform):
         return TensorVotes(torch.tensor(counts/counts.sum(), dtype=torch.float32))
 
     def decodes(self, o:TensorVotes):
+        _register_show_results()
         if not o.ndim: return Votes({self.vocab[o.item()]: 1.}) # of a loss that decodes to one class
         return Votes(sorted(zip(self.vocab, o.tolist()), key=lambda named: -named[1]))
 
@@ -149,28 +178,6 @@ def VotesBlock(
 ) -> TransformBlock: # For `DataBlock(blocks=...)` and `from_df(..., y_block=...)`
     "Block for votes: `get_y` gives counts or shares; targets are float32 shares (B, N), the loss is `VotesLossFlat()`"
     return TransformBlock(type_tfms=ReadVotes(vocab))
-
-# %% ../nbs/11_votes.ipynb #vt000051
-def _show_pairs(samples, outs, ctxs, max_n, **kwargs):
-    "Show input, votes and predicted votes of each sample in its context"
-    ctxs = list(ctxs)[:max_n]
-    for shown in (samples.itemgot(0), samples.itemgot(1), outs.itemgot(0)):
-        ctxs = [o.show(ctx=ctx, **kwargs) for o,ctx in zip(shown, ctxs)]
-    return ctxs
-
-@dispatch
-def show_results(x:TensorImage, y:TensorVotes, samples, outs, ctxs=None, max_n=10, nrows=None, ncols=None, figsize=None,
-                 **kwargs):
-    if ctxs is None: ctxs = get_grid(min(len(samples), max_n), nrows=nrows, ncols=ncols, figsize=figsize)
-    return _show_pairs(samples, outs, ctxs, max_n, **kwargs)
-
-@dispatch
-def show_results(x:TensorText, y:TensorVotes, samples, outs, ctxs=None, max_n=10, trunc_at=150, **kwargs):
-    if ctxs is None: ctxs = get_empty_df(min(len(samples), max_n))
-    samples = L((text.truncate(trunc_at), *rest) for text,*rest in samples)
-    ctxs = _show_pairs(samples, outs, ctxs, max_n, **kwargs)
-    display_df(pd.DataFrame(ctxs))
-    return ctxs
 
 # %% ../nbs/11_votes.ipynb #vt000036
 class OnMajority(Metric):
