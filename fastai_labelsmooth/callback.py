@@ -15,9 +15,10 @@ from .eps import is_int
 from .losses import SoftCrossEntropyLossFlat
 from .tasks import Task, soft_loss, task_of, fit_targets, check_targets, check_soft
 from .smoothers.core import Batch, Smoother, Function, Uniform
+from .smoothers.noise import Forward
 
 # %% ../nbs/10_callback.ipynb #cb000001
-_named = dict(exact=partial(Uniform, 'exact'), paper=partial(Uniform, 'paper'))
+_named = dict(exact=partial(Uniform, 'exact'), paper=partial(Uniform, 'paper'), forward=Forward)
 
 def as_smoother(
     mode:str|Smoother|Callable # A name, a smoother, or a function `mode(targ, batch)`
@@ -44,7 +45,7 @@ class LabelSmooth(Callback):
     order = 100 # after every callback that changes `learn.pred` at `after_pred`
     def __init__(self,
         eps:float|tuple|Callable=None, # How much: a number, a pair (for 1, for 0; sigmoid) or a schedule (`SchedCos(0.1, 0.)`); None: 0.1
-        mode:str|Smoother|Callable="exact", # Where it goes: "exact", "paper", a `Smoother`, or a function `mode(targ, batch)`
+        mode:str|Smoother|Callable="exact", # Where it goes: "exact", "paper", "forward", a `Smoother`, or a function `mode(targ, batch)`
         *,
         smooth_valid:bool=False, # Smooth validation targets too; if not, `valid_loss` is the plain loss and comparable between runs
         targ_idx:int=0, # Which of the batch's targets to smooth
@@ -192,7 +193,7 @@ def _call_for(self:LabelSmooth, mixer, batch):
 def before_loss(self:LabelSmooth):
     "Replace the batch's hard targets by soft ones until the loss has been called"
     learn = self.learn
-    if not len(learn.yb) or not (learn.training or self.smooth_valid): return
+    if not len(learn.yb) or not (learn.training or self.smooth_valid or self.smoother.in_valid): return
     batch = self._batch()
     if not self.is_checked: self._check_first(batch)
     # All is computed before anything is replaced: an error leaves the Learner as it was
