@@ -5,3 +5,6 @@ from fastai_labelsmooth.tasks import *
 from fastai_labelsmooth.smoothers.core import *
 from fastai_labelsmooth.callback import *
 from fastai_labelsmooth.smoothers.noise import *
+from fastai_labelsmooth.interpret.refit import *
+from fastai_labelsmooth.interpret.eps_find import *
+from fastai_labelsmooth.interpret.noise import *

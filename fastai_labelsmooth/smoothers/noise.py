@@ -172,7 +172,7 @@ def noise_tensor(
         if set(T.index) != set(T.columns): raise ValueError(
             f"T has the rows {list(T.index)} and the columns {list(T.columns)}: expected the same classes")
         T = T.loc[:, list(T.index)].to_numpy()
-    T = torch.as_tensor(np.asarray(T.detach().cpu() if isinstance(T, Tensor) else T, dtype=float))
+    T = torch.tensor(np.array(T.detach().cpu() if isinstance(T, Tensor) else T, dtype=float))
     if T.ndim != 2 or len(T) != T.shape[1] or len(T) < 2: raise ValueError(
         f"T has shape {tuple(T.shape)}: expected (N, N) for N classes, at least 2")
     if not ((T >= 0) & (T <= 1)).all(): raise ValueError("T has values outside [0, 1]: expected probabilities")
