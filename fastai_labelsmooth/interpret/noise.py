@@ -85,11 +85,11 @@ def _check_folds(folds, n):
 
 def _labels(learn, items):
     "Targets of training items, in the order of the dataset"
-    dl = keep_items(learn.dls.train, items, shuffle=False, drop_last=False)
-    order = np.argsort(list(dl.get_idxs()))
-    n_inp = getattr(learn.dls, 'n_inp', 1)
-    targ = torch.cat([to_cpu(b[n_inp:][_targ_idx(learn)]) for b in dl]).as_subclass(Tensor)
-    return targ[order]
+    n_inp,i = getattr(learn.dls, 'n_inp', 1),_targ_idx(learn)
+    with no_random(): # a new `DataLoader` draws a seed
+        dl = keep_items(learn.dls.train, items, shuffle=False, drop_last=False)
+        targ = torch.cat([to_cpu(b[n_inp:][i]) for b in dl]).as_subclass(Tensor)
+    return targ[np.argsort(list(dl.get_idxs()))]
 
 def _targ_idx(learn): return learn.label_smooth.targ_idx if learn._grab_cbs(LabelSmooth) else 0
 
