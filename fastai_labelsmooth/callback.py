@@ -47,7 +47,7 @@ class LabelSmooth(Callback):
         eps:float|tuple|Callable=None, # How much: a number, a pair (for 1, for 0; sigmoid) or a schedule (`SchedCos(0.1, 0.)`); None: 0.1
         mode:str|Smoother|Callable="exact", # Where it goes: "exact", "paper", "forward", a `Smoother`, or a function `mode(targ, batch)`
         *,
-        smooth_valid:bool=False, # Smooth validation targets too; if not, `valid_loss` is the plain loss and comparable between runs
+        smooth_valid:bool=False, # Smooth validation targets too ("forward" always does); if not, `valid_loss` is the plain loss and comparable between runs
         targ_idx:int=0, # Which of the batch's targets to smooth
         n:int=None # Number of classes, where the prediction is not one tensor with a class axis
     ):

@@ -74,7 +74,7 @@ def _plot(table, by, best):
         for name,c in zip(table.columns[1:], ('#009E73', '#CC79A7', '#E69F00', '#56B4E9')):
             lines = [*lines, *right.plot(x, table[name], 's:', color=c, label=name)]
         right.set_ylabel('on validation labels')
-    ax.legend(handles=list(lines), fontsize=8)
+    ax.legend(handles=list(lines), fontsize=8, ncols=len(lines), loc='lower center', bbox_to_anchor=(.5, 1))
 
 # %% ../../nbs/interpret/06_eps_find.ipynb #ie000009
 class EpsFind(NamedTuple):
