@@ -7,4 +7,5 @@ from fastai_labelsmooth.callback import *
 from fastai_labelsmooth.smoothers.noise import *
 from fastai_labelsmooth.interpret.refit import *
 from fastai_labelsmooth.interpret.eps_find import *
+from fastai_labelsmooth.interpret.folds import *
 from fastai_labelsmooth.interpret.noise import *

@@ -41,12 +41,14 @@ def _split(smoother, eps, task):
             smoother.check(e, task)
             kept.append(e)
         except ValueError as error: left[e] = str(error)
-    if not kept: raise ValueError(f"eps={eps!r}: expected one or more that can be used, but {next(iter(left.values()), 'it is empty')}")
+    why = next(iter(left.values()), 'it is empty')
+    if not kept: raise ValueError(f"eps={eps!r}: expected one or more that can be used, but {why}")
     return kept,left
 
 def _check_by(learn, by):
     names = [m.name for m in learn.metrics]
-    if by != 'nll' and by not in names: raise ValueError(f"by={by!r}: expected 'nll' or a metric of the learner, one of {names}")
+    if by != 'nll' and by not in names:
+        raise ValueError(f"by={by!r}: expected 'nll' or a metric of the learner, one of {names}")
     if len(learn.dls.loaders) < 2 or not len(learn.dls.valid): raise ValueError(
         "the learner has no validation items: expected some, to compare by")
 
@@ -55,7 +57,8 @@ _low = 'loss', 'error', 'nll', 'ece', 'brier', 'perplexity', 'mse', 'mae'
 
 def _best(table, by):
     scores = table[by] if any(o in by for o in _low) else -table[by]
-    if scores.isna().all(): raise ValueError(f"{by} is NaN for each eps: expected a training that succeeds; try a smaller lr")
+    if scores.isna().all():
+        raise ValueError(f"{by} is NaN for each eps: expected a training that succeeds; try a smaller lr")
     return scores.index[int(np.nanargmin(scores))]
 
 def _plot(table, by, best):
@@ -100,7 +103,8 @@ def eps_find(self:Learner,
     rows = []
     with refits(self, len(kept), n_epoch, lr, seed) as fit:
         for e in kept: rows.append(fit(change=lambda learn: _use(learn, e)).recorder.values[-1][1:])
-    table = pd.DataFrame([list(o) for o in rows], pd.Index(kept, name='eps', tupleize_cols=False), ['nll', *[m.name for m in self.metrics]])
+    names = ['nll', *[m.name for m in self.metrics]]
+    table = pd.DataFrame([list(o) for o in rows], pd.Index(kept, name='eps', tupleize_cols=False), names)
     table.attrs['left_out'] = left
     best = _best(table, by)
     if show_plot: _plot(table, by, best)

@@ -128,8 +128,9 @@ def refits(
     lr=None, # Maximal learning rate as for `fit_one_cycle`; the learner's if None
     seed:int=0 # Of initial layers that callbacks make, of batches and dropout: the same in each
 ):
-    "A function `fit(items=None, change=noop)` that trains a twin and gives it back; `change` may do something to it before"
-    if not is_int(n_epoch) or n_epoch < 1: raise ValueError(f"n_epoch={n_epoch!r}: expected a number of epochs, at least 1")
+    "A function `fit(items=None, change=noop)` that trains a twin, after `change(twin)`, and gives it back"
+    if not is_int(n_epoch) or n_epoch < 1:
+        raise ValueError(f"n_epoch={n_epoch!r}: expected a number of epochs, at least 1")
     with tempfile.TemporaryDirectory() as path, no_random(seed), _bar(learn, n_fits*n_epoch) as tick:
         def fit(items=None, change=noop):
             set_seed(seed, reproducible=True)

@@ -15,8 +15,8 @@ from torch import Tensor
 from ..eps import binary_on_off, on_off
 from ..losses import DenseTarget, MixedTarget
 from .core import Smoother
-from ..targets import (IndexTarget, LazyTarget, check_class_axis, check_probs, index_target, is_eager, keepdim,
-                                        plain, smooth_binary, smooth_labels)
+from ..targets import (IndexTarget, LazyTarget, check_class_axis, check_probs, index_target, is_eager,
+                                        keepdim, plain, smooth_binary, smooth_labels)
 from ..tasks import Task
 
 # %% ../../nbs/smoothers/05_noise.ipynb #nf000011
@@ -99,7 +99,7 @@ class ForwardTarget(LazyTarget):
     def position_weight(self, class_weight=None): return self.label.position_weight(class_weight)
     def log_likelihood(self, logp): return self.noise.log_likelihood(self.label, logp)
     def at(self, logp): return self.noise.at(self.label, logp)
-    def __repr__(self, **kwargs): return f"ForwardTarget(shape={tuple(self.shape)}, axis={self.axis}, dtype={self.dtype})"
+    def __repr__(self, **kwargs): return f"ForwardTarget(shape={tuple(self.shape)}, axis={self.axis})"
     def __reduce_ex__(self, protocol): return ForwardTarget,(self.label, self.noise, self.logits)
 
     def dense(self) -> Tensor:
@@ -133,10 +133,11 @@ def observed_logit(logits, on, off):
     q0 = torch.logaddexp(yes+log(1-on), no+log(1-off))
     return q1-q0
 
-_moves = Tensor.transpose,Tensor.contiguous,Tensor.view,Tensor.reshape,Tensor.float # all that fastai's loss does to a target
+# all that fastai's loss does to a target
+_moves = Tensor.transpose,Tensor.contiguous,Tensor.view,Tensor.reshape,Tensor.float
 
 class BinaryForwardTarget(LazyTarget):
-    "The posterior of each clean label given the reported one, to whoever looks; its binary cross-entropy is the likelihood"
+    "The posterior of each clean label, to whoever looks; its binary cross-entropy is the likelihood of the reported one"
     @staticmethod
     def __new__(cls, label, on, off, logits): return cls.make(label.shape, label.dtype, label.device)
     def __init__(self, label, on, off, logits): self.label,self.on,self.off,self.logits = label,on,off,logits
@@ -167,7 +168,7 @@ class BinaryForwardTarget(LazyTarget):
 
 # %% ../../nbs/smoothers/05_noise.ipynb #nf000025
 def noise_tensor(
-    T # Row-stochastic (N, N): rows the clean class, columns the label; a tensor, an array, or a DataFrame with one set of names
+    T # Row-stochastic (N, N): rows the clean class, columns the label. A tensor, an array, or a DataFrame
 ) -> Tensor: # Float64, rows that sum to 1
     "A noise matrix, checked: ValueError if it is none, or if a class is most often labelled as another"
     if hasattr(T, 'loc'):
@@ -189,11 +190,11 @@ def noise_tensor(
 
 # %% ../../nbs/smoothers/05_noise.ipynb #nf000026
 class Forward(Smoother):
-    "Labels may be wrong: by `eps` of them evenly, or by a noise matrix. The model learns the clean class (Patrini et al. 2017)"
+    "Labels may be wrong, by `eps` of them or by a matrix: the model learns the clean class (Patrini et al. 2017)"
     sigmoid = True
-    in_valid = True # `valid_loss` is the likelihood of the labels too: against the clean probabilities it would only grow
+    in_valid = True # `valid_loss` is the likelihood of the labels too
     def __init__(self,
-        T=None # Row-stochastic (N, N), rows the clean class, columns the label; None: `eps` of the labels are wrong, evenly
+        T=None # Row-stochastic (N, N), rows the clean class, columns the label; None: `eps` are wrong, evenly
     ):
         self.T = self.log_T = None
         if T is None: return
@@ -208,8 +209,10 @@ class Forward(Smoother):
             return
         n = len(self.T)
         if eps is not None: raise ValueError(f"eps={eps!r} beside a noise matrix: expected none, T says how much")
-        if task.sigmoid: raise ValueError("Forward(T) with a sigmoid loss: expected Forward() and eps=(miss rate, false-positive rate)")
-        if task.n not in (None, n): raise ValueError(f"T is of {n} classes: expected the n={task.n} classes of the predictions")
+        if task.sigmoid: raise ValueError(
+            "Forward(T) with a sigmoid loss: expected Forward() and eps=(miss rate, false-positive rate)")
+        if task.n not in (None, n): raise ValueError(
+            f"T is of {n} classes: expected the n={task.n} classes of the predictions")
 
     def __repr__(self): return 'Forward()' if self.T is None else f'Forward(T of {len(self.T)} classes)'
 
