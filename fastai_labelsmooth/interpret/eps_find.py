@@ -56,10 +56,11 @@ def _check_by(learn, by):
 _low = 'loss', 'error', 'nll', 'ece', 'brier', 'perplexity', 'mse', 'mae'
 
 def _best(table, by):
+    "Which row"
     scores = table[by] if any(o in by for o in _low) else -table[by]
     if scores.isna().all():
         raise ValueError(f"{by} is NaN for each eps: expected a training that succeeds; try a smaller lr")
-    return scores.index[int(np.nanargmin(scores))]
+    return int(np.nanargmin(scores))
 
 def _plot(table, by, best):
     "The curve, and the metrics beside it"
@@ -106,7 +107,7 @@ def eps_find(self:Learner,
     names = ['nll', *[m.name for m in self.metrics]]
     table = pd.DataFrame([list(o) for o in rows], pd.Index(kept, name='eps', tupleize_cols=False), names)
     table.attrs['left_out'] = left
-    best = _best(table, by)
+    best = kept[_best(table, by)]
     if show_plot: _plot(table, by, best)
     if self._grab_cbs(LabelSmooth): self.label_smooth.eps = best
     else: self.add_cb(LabelSmooth(best, mode='forward'))

@@ -137,7 +137,7 @@ def observed_logit(logits, on, off):
 _moves = Tensor.transpose,Tensor.contiguous,Tensor.view,Tensor.reshape,Tensor.float
 
 class BinaryForwardTarget(LazyTarget):
-    "The posterior of each clean label, to whoever looks; its binary cross-entropy is the likelihood of the reported one"
+    "The posterior of each clean label, to whoever looks; its cross-entropy is the likelihood of the reported one"
     @staticmethod
     def __new__(cls, label, on, off, logits): return cls.make(label.shape, label.dtype, label.device)
     def __init__(self, label, on, off, logits): self.label,self.on,self.off,self.logits = label,on,off,logits
@@ -175,7 +175,8 @@ def noise_tensor(
         if set(T.index) != set(T.columns): raise ValueError(
             f"T has the rows {list(T.index)} and the columns {list(T.columns)}: expected the same classes")
         T = T.loc[:, list(T.index)].to_numpy()
-    T = torch.tensor(np.array(T.detach().cpu() if isinstance(T, Tensor) else T, dtype=float))
+    if isinstance(T, Tensor): T = T.detach().cpu().numpy()
+    T = torch.tensor(np.array(T, dtype=float))
     if T.ndim != 2 or len(T) != T.shape[1] or len(T) < 2: raise ValueError(
         f"T has shape {tuple(T.shape)}: expected (N, N) for N classes, at least 2")
     if not ((T >= 0) & (T <= 1)).all(): raise ValueError("T has values outside [0, 1]: expected probabilities")
