@@ -301,6 +301,17 @@ def test_issues_are_wrong_labels_and_training_without_them_is_better():
     y = np.array([int(y) for _,y in dls.train.dataset])
     assert (issues.label == y[issues.index]).all() and (issues.likely != issues.label).all()
 
+def test_the_second_round_trains_without_what_the_first_found():
+    dls,_ = noisy_digits(.3)
+    for i,(x,_) in enumerate(dls.train.dataset): x[0] = i/1000 # a pixel that is always empty
+    args = dict(folds=2, n_epoch=12, lr=1e-2)
+    first = digits_learner(dls=dls).label_issues(rounds=1, **args).index
+    Seen.log = []
+    digits_learner(Seen(), dls=dls).label_issues(**args)
+    one,two = ({round(1000*o) for o in Seen.log[i][0] | Seen.log[i+1][0]} for i in (0, 2))
+    assert len(Seen.log) == 4 and len(first) > 30
+    assert one == set(range(512)) and two == one-set(first)
+
 def test_issues_of_given_predictions_are_by_the_posterior():
     learn = digits_learner()
     y = tensor([int(y) for _,y in learn.dls.train.dataset])
@@ -310,9 +321,12 @@ def test_issues_of_given_predictions_are_by_the_posterior():
     for preds in (p, p.numpy(), (p, y)):
         issues = learn.label_issues(preds=preds)
         assert list(issues.index) == [3] and issues.likely[3] == (y[3]+1)%10
-    T = noise_of(p, y).to_numpy()
-    posterior = p[3].numpy()*T[:, y[3]]
-    assert abs(issues.prob_likely[3]-posterior.max()/posterior.sum()) < 1e-6
+    probs,labels = random_preds(512, 10) # noise in one direction
+    issues = learn.label_issues(preds=(tensor(probs), tensor(labels)))
+    joint = probs*noise_of(probs, labels).to_numpy()[:, labels].T # of class and label
+    posterior = pd.Series((joint.max(1)/joint.sum(1)))
+    assert len(issues) > 50 and np.allclose(issues.prob_likely, posterior[issues.index])
+    assert list(issues.index.sort_values()) == list(np.where(joint.argmax(1) != labels)[0])
 
 def test_tabular_learner():
     "fastai's tabular `DataLoader` draws with replacement, and has names for the classes"

@@ -92,6 +92,7 @@ def twin(
     items=None # Positions in the training dataset to train on; all of them if None
 ) -> Learner:
     "A copy of `learn` that trains from the same weights: its own model, callbacks, loss and `DataLoader`s, quiet"
+    # what is frozen stays so: the copied parameters say themselves whether they are trained
     dls,res = copy(learn.dls),copy(learn)
     dls.loaders = [dl.new() if isinstance(dl, DataLoader) else dl for dl in learn.dls.loaders]
     if items is not None: dls.train = keep_items(learn.dls.train, items)
@@ -102,9 +103,6 @@ def twin(
     res.cbs = L(deepcopy(cb, memo) for cb in learn.cbs if not isinstance(cb, ProgressCallback))
     for cb in res.cbs: setattr(res, cb.name, cb)
     res.dls,res.path,res.opt,res.logger,res.create_mbar = dls,Path(path),None,noop,False
-    res.create_opt()
-    frozen = getattr(learn.opt, 'frozen_idx', 0)
-    if frozen: res.opt.freeze_to(frozen)
     return res
 
 # %% ../../nbs/interpret/05_refit.ipynb #rf000014

@@ -29,7 +29,7 @@ class SymmetricNoise:
 
     def like(self, to): return self
     def log_observed(self, logp): return torch.logaddexp(logp+self.log_gap, logp.new_full((), self.log_off))
-    def trust(self, logp): return torch.sigmoid(logp + (self.log_gap-self.log_off))
+    def trust(self, logp): return (logp + (self.log_gap-self.log_off)).sigmoid_()
 
     def log_likelihood(self, label, logp):
         if isinstance(label, IndexTarget): return self.log_observed(label.log_likelihood(logp))
