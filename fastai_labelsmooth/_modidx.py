@@ -147,6 +147,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                               'fastai_labelsmooth/interpret/refit.py'),
                                                     'fastai_labelsmooth.interpret.refit._bar': ( 'interpret/refit.html#_bar',
                                                                                                  'fastai_labelsmooth/interpret/refit.py'),
+                                                    'fastai_labelsmooth.interpret.refit._computed': ( 'interpret/refit.html#_computed',
+                                                                                                      'fastai_labelsmooth/interpret/refit.py'),
                                                     'fastai_labelsmooth.interpret.refit._kept_class': ( 'interpret/refit.html#_kept_class',
                                                                                                         'fastai_labelsmooth/interpret/refit.py'),
                                                     'fastai_labelsmooth.interpret.refit._unpickled': ( 'interpret/refit.html#_unpickled',

@@ -6,6 +6,8 @@ from torch import nn, tensor
 from fastai.basics import *
 from fastai.callback.tracker import SaveModelCallback
 from fastai.tabular.all import Categorify, Normalize, TabularDataLoaders, tabular_learner
+from fastai.text.all import AWD_LSTM, TextDataLoaders, text_classifier_learner
+from fastai.text.models.awdlstm import awd_lstm_clas_config
 from sklearn.datasets import load_breast_cancer
 from fastai_labelsmooth.all import *
 from conftest import digits_dls, digits_learner, quiet, weights
@@ -344,6 +346,19 @@ def test_tabular_learner():
     learn.dls = without(learn.dls, issues.index)
     learn.fit_one_cycle(1)
     assert len(learn.get_preds(0)[0]) == 450-len(issues)
+
+def test_text_learner():
+    "A recurrent net keeps results of earlier passes, its data are sorted by length, and its vocabulary is not the classes"
+    texts = [('good ', 'bad ')[i%2]*(i%7+1)+'film' for i in range(60)]
+    df = pd.DataFrame(dict(text=texts, label=['pos', 'neg']*30))
+    dls = TextDataLoaders.from_df(df, text_col='text', label_col='label', valid_pct=.3, seed=1, bs=8)
+    config = dict(awd_lstm_clas_config, emb_sz=8, n_hid=8, n_layers=2)
+    learn = quiet(text_classifier_learner(dls, AWD_LSTM, pretrained=False, config=config, metrics=accuracy))
+    before = weights(learn)
+    preds,targs = learn.oof_preds(2, 1, 1e-2)
+    assert targs.tolist() == [int(y) for _,y in dls.train.dataset]
+    issues = learn.label_issues(folds=2, n_epoch=1, lr=1e-2)
+    assert set(issues.label) <= {'pos', 'neg'} and torch.equal(weights(learn), before)
 
 # Two ways to say it, and calibration
 

@@ -83,7 +83,8 @@ def noise_of(
 def _class_names(dls, n):
     "The `n` class names, or their numbers"
     vocab = getattr(dls, 'vocab', None)
-    if is_listy(vocab) and len(vocab) and is_listy(vocab[-1]): vocab = vocab[-1] # text: that of the tokens comes first
+    many = is_listy(vocab) and len(vocab) and not isinstance(vocab[-1], str) and hasattr(vocab[-1], '__len__')
+    if many: vocab = vocab[-1] # text: that of the tokens comes first
     return list(vocab) if vocab is not None and len(vocab) == n else list(range(n))
 
 def _rows(learn, preds, targs):

@@ -86,6 +86,13 @@ class _Tick(Callback):
     def __init__(self, tick): self.tick = tick
     def after_epoch(self): self.tick()
 
+def _computed(model):
+    "Results of earlier passes that modules keep, as a recurrent net does its dropped weights: torch copies none"
+    for module in model.modules():
+        for o in vars(module).values():
+            for t in o if isinstance(o, (list, tuple)) else [o]:
+                if isinstance(t, Tensor) and not t.is_leaf: yield t
+
 def twin(
     learn:Learner,
     path, # Where its callbacks may write
@@ -98,6 +105,7 @@ def twin(
     if items is not None: dls.train = keep_items(learn.dls.train, items)
     shared = [(learn, res), (learn.dls, dls), (learn.opt, None), (getattr(learn, 'loss_grad', None), None)]
     memo = {id(old): new for old,new in shared}
+    memo.update({id(t): t.detach().clone() for t in _computed(learn.model)})
     for k in ('model', 'loss_func', '_metrics'): setattr(res, k, deepcopy(getattr(learn, k), memo))
     for cb in learn.cbs: res.__dict__.pop(cb.name, None)
     res.cbs = L(deepcopy(cb, memo) for cb in learn.cbs if not isinstance(cb, ProgressCallback))
