@@ -8,6 +8,7 @@ from fastai_labelsmooth.smoothers.rows import *
 from fastai_labelsmooth.smoothers.model import *
 from fastai_labelsmooth.smoothers.spatial import *
 from fastai_labelsmooth.smoothers.penalties import *
+from fastai_labelsmooth.smoothers.noise import *
 from fastai_labelsmooth.callback import *
 from fastai_labelsmooth.votes import *
 from fastai_labelsmooth.interpret.metrics import *
@@ -15,3 +16,7 @@ from fastai_labelsmooth.interpret.predictions import *
 from fastai_labelsmooth.interpret.calibration import *
 from fastai_labelsmooth.interpret.plots import *
 from fastai_labelsmooth.interpret.show import *
+from fastai_labelsmooth.interpret.refit import *
+from fastai_labelsmooth.interpret.eps_find import *
+from fastai_labelsmooth.interpret.folds import *
+from fastai_labelsmooth.interpret.noise import *

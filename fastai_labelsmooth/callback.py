@@ -16,9 +16,10 @@ from .eps import is_int
 from .losses import SoftCrossEntropyLossFlat
 from .tasks import Task, soft_loss, task_of, fit_targets, check_targets, check_soft
 from .smoothers.core import Batch, Smoother, FromFunction, Uniform
+from .smoothers.noise import Forward
 
 # %% ../nbs/10_callback.ipynb #cb000001
-_named = dict(exact=partial(Uniform, 'exact'), paper=partial(Uniform, 'paper'))
+_named = dict(exact=partial(Uniform, 'exact'), paper=partial(Uniform, 'paper'), forward=Forward)
 
 def as_smoother(
     mode:str|Smoother|Callable # A name, a smoother, or a function `mode(targ, batch)`
@@ -47,7 +48,7 @@ class LabelSmooth(Callback):
         eps:float|tuple|Callable=None, # How much: a number, a pair (for 1, for 0) or a schedule; None: 0.1
         mode:str|Smoother|Callable="exact", # Where it goes: a name, a `Smoother`, or a function `mode(targ, batch)`
         *,
-        smooth_valid:bool=False, # Smooth validation targets too; if not, `valid_loss` is the plain loss
+        smooth_valid:bool=False, # Smooth validation targets too, as "forward" always does; if not, `valid_loss` is the plain loss
         targ_idx:int=0, # Which of the batch's targets to smooth
         n:int=None # Number of classes, where the prediction is not one tensor with a class axis
     ):
@@ -207,7 +208,7 @@ def _call_for(self:LabelSmooth, mixer, batch):
 def before_loss(self:LabelSmooth):
     "Replace the batch's hard targets by soft ones until the loss has been called"
     learn = self.learn
-    if not len(learn.yb) or not (learn.training or self.smooth_valid): return
+    if not len(learn.yb) or not (learn.training or self.smooth_valid or self.smoother.in_valid): return
     batch = self._batch()
     if not self.is_checked: self._check_first(batch)
     # All is computed before anything is replaced: an error leaves the Learner as it was

@@ -18,9 +18,11 @@ class DenseTarget:
     "A target that is written out: votes, mixtures, another model's opinion. Rows of zeros are ignored"
     def __init__(self,
         targ:Tensor, # Floats, classes on `axis`
-        axis:int=-1 # Class axis
+        axis:int=-1, # Class axis
+        total:float=None # Its sum over the classes where that is the same everywhere; found out if None
     ):
-        self.targ,self.axis,self.total = targ,axis,targ.sum(axis)
+        self.targ,self.axis = targ,axis
+        self.total = targ.sum(axis) if total is None else total
 
     @property
     def shape(self): return self.targ.shape
@@ -79,8 +81,10 @@ def _composed(inp, target, weight, count):
 # %% ../nbs/02_losses.ipynb #39ecc68d
 def _scaled_exp_(x, scale):
     "`scale*exp(x)`, in place"
-    if isinstance(scale, Tensor) or scale <= 0: return x.mul_(1/math.log(2)).exp2_().mul_(scale)
-    return torch.add(x.new_full((), math.log2(scale)), x, alpha=1/math.log(2), out=x).exp2_()
+    if isinstance(scale, Tensor): log_scale = scale.to(x.dtype).log2()
+    elif scale <= 0: return x.mul_(1/math.log(2)).exp2_().mul_(scale)
+    else: log_scale = x.new_full((), math.log2(scale))
+    return torch.add(log_scale, x, alpha=1/math.log(2), out=x).exp2_()
 
 def _grad_(logp, target, weight, count):
     "The gradient of `_reduced` for the logits, in the memory of their log-probabilities"

@@ -29,6 +29,7 @@ class Smoother:
     "Where the mass goes: makes a soft target from a hard one"
     sigmoid = False # whether it serves losses that score each label by itself
     default_eps = 0.1 # where none is given
+    in_valid = False # whether validation targets need it too, whatever `smooth_valid` says
 
     def check(self,
         eps, # A number or a pair (of the ones, of the zeros)

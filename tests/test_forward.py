@@ -1,0 +1,283 @@
+"Wrong labels as a soft target: against the definition, differentiated by torch in double precision"
+import pickle
+from copy import deepcopy
+import numpy as np, pandas as pd, pytest, torch
+import torch.nn.functional as F
+from torch import nn, tensor
+from fastai.basics import *
+from fastai.callback.mixup import MixUp
+from sklearn.datasets import load_breast_cancer
+from hypothesis import given, strategies as st
+from fastai_labelsmooth.all import *
+from conftest import digits_dls, digits_learner, quiet, weights
+
+def matrix(n, seed=0, zeros=False):
+    "A row-stochastic matrix with the largest entries on the diagonal"
+    T = torch.rand(n, n, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
+    if zeros: T *= T > .5
+    T = .4*T/T.sum(1, keepdim=True).clamp(min=1e-9)
+    return T.fill_diagonal_(0) + torch.diag(1-T.fill_diagonal_(0).sum(1))
+
+def symmetric(n, eps): return torch.full((n, n), eps/(n-1), dtype=torch.double).fill_diagonal_(1-eps)
+
+def definition(z, y, T, axis=1):
+    "-log sum_k p_k T[k, y] of each position, in the probabilities as they are"
+    p = z.movedim(axis, -1).softmax(-1)
+    return -torch.einsum('...k,...k->...', p, T.T[y]).log()
+
+def both(z, y, smoother, eps, T, axis=1, keep=None, weight=None):
+    "Loss and gradient of ours and of the definition"
+    task = Task(z.shape[axis], axis % z.ndim, -100, False)
+    z1,z2 = (z.clone().requires_grad_() for _ in range(2))
+    loss = SoftCrossEntropyLossFlat(axis=axis, weight=weight)(z1, smoother(y, Batch(task, eps, z)))
+    each = definition(z2, y.clamp(min=0), T, axis)
+    w = torch.ones_like(each) if weight is None else weight[y.clamp(min=0)]
+    if keep is not None: w = w*keep
+    want = (each*w).sum()/w.sum()
+    return loss,want,*(torch.autograd.grad(o, i)[0] for o,i in ((loss, z1), (want, z2)))
+
+shapes = [((7, 5), 1), ((2, 6, 5), 2), ((2, 5, 3, 4), 1), ((40_000, 5), 1), ((2, 5, 200, 200), 1), ((30, 900, 5), -1)] # small: composed, large: fused
+
+@pytest.mark.parametrize('shape,axis', shapes)
+@pytest.mark.parametrize('kind', ['symmetric', 'matrix', 'zeros'])
+@pytest.mark.parametrize('weighted', [False, True])
+def test_value_and_gradient_are_those_of_the_definition(shape, axis, kind, weighted):
+    z = torch.randn(shape, dtype=torch.double)*3
+    y = torch.randint(0, 5, z.movedim(axis, -1).shape[:-1])
+    y.view(-1)[::7] = -100
+    T = symmetric(5, .3) if kind == 'symmetric' else matrix(5, zeros=kind == 'zeros')
+    smoother,eps = (Forward(),.3) if kind == 'symmetric' else (Forward(T),None)
+    weight = torch.rand(5, dtype=torch.double)+.1 if weighted else None
+    loss,want,grad,want_grad = both(z, y, smoother, eps, T, axis, y >= 0, weight)
+    assert torch.allclose(loss, want, rtol=1e-10)
+    assert torch.allclose(grad, want_grad, atol=1e-12)
+    assert (grad.movedim(axis, -1)[y < 0] == 0).all()
+
+@given(st.integers(2, 6), st.floats(0, .49), st.integers(0, 10**6))
+def test_dense_target_is_the_posterior(n, eps, seed):
+    set_seed(seed)
+    z,y = torch.randn(9, n, dtype=torch.double),torch.randint(0, n, (9,))
+    T = symmetric(n, eps)
+    joint = z.softmax(1)*T.T[y]
+    soft = Forward()(y, Batch(Task(n, 1, -100, False), eps, z))
+    assert torch.allclose(soft.dense().double(), joint/joint.sum(1, keepdim=True))
+    assert torch.allclose(soft+0, soft.dense())
+
+@pytest.mark.parametrize('kind', ['symmetric', 'matrix'])
+@pytest.mark.parametrize('many', [6, 40_000])
+def test_votes(kind, many):
+    z = torch.randn(many, 4, dtype=torch.double)*2
+    votes = torch.rand(many, 4, dtype=torch.double).pow(3)
+    votes /= votes.sum(1, keepdim=True)
+    votes[::5] = 0
+    T = symmetric(4, .2) if kind == 'symmetric' else matrix(4)
+    smoother,eps = (Forward(),.2) if kind == 'symmetric' else (Forward(T),None)
+    soft = smoother(votes, Batch(Task(4, 1, -100, False), eps, z))
+    z1,z2 = (z.clone().requires_grad_() for _ in range(2))
+    loss = soft_cross_entropy(z1, soft)
+    want = -(votes*(z2.softmax(1)@T).log()).sum()/(votes.sum(1) > 0).sum()
+    assert torch.allclose(loss, want, rtol=1e-10)
+    assert torch.allclose(*(torch.autograd.grad(o, i)[0] for o,i in ((loss, z1), (want, z2))), atol=1e-12)
+    assert (soft.dense()[::5] == 0).all()
+
+@pytest.mark.parametrize('smoother,eps', [(Forward(), .2), (Forward(matrix(3, zeros=True)), None)])
+@pytest.mark.parametrize('many', [1, 60_000])
+def test_finite_however_sure_the_model_is(smoother, eps, many):
+    z = tensor([[1e4, -1e4, 0.], [-1e4, 1e4, -1e4], [0., 0., 1e4]]).repeat(many, 1).requires_grad_()
+    for label in range(3):
+        y = torch.full((len(z),), label)
+        loss = soft_cross_entropy(z, smoother(y, Batch(Task(3, 1, -100, False), eps, z.detach())))
+        grad, = torch.autograd.grad(loss, z)
+        assert loss.isfinite() and grad.isfinite().all()
+        assert grad.sum(1).abs().max() < 1e-6
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision(dtype):
+    z,y = torch.randn(50, 6).to(dtype),torch.randint(0, 6, (50,))
+    z1 = z.clone().requires_grad_()
+    soft = Forward()(y, Batch(Task(6, 1, -100, False), .2, z))
+    loss = soft_cross_entropy(z1, soft)
+    loss.backward()
+    want = definition(z.double(), y, symmetric(6, .2)).mean()
+    assert soft.dtype == loss.dtype == z1.grad.dtype == dtype
+    assert abs(loss.item()-want.item()) < .02
+
+def test_no_dense_target_for_symmetric_noise(monkeypatch):
+    monkeypatch.setattr(ForwardTarget, 'dense', lambda self: 1/0)
+    learn = digits_learner(LabelSmooth(.2, 'forward'))
+    learn.fit(1)
+
+def test_first_and_second_derivative():
+    z,y = torch.randn(4, 3, dtype=torch.double, requires_grad=True),tensor([0, 1, 2, -100])
+    for smoother,eps in ((Forward(), .2), (Forward(matrix(3)), None)):
+        f = lambda z: soft_cross_entropy(z, smoother(y, Batch(Task(3, 1, -100, False), eps, z.detach())))
+        assert torch.autograd.gradcheck(f, z) and torch.autograd.gradgradcheck(f, z)
+
+# Sigmoid
+
+def reported(p, miss, fp): return p*(1-miss) + (1-p)*fp
+
+@pytest.mark.parametrize('eps', [.2, (.4, .1), (.3, 0.), (0., .2), 0.])
+@pytest.mark.parametrize('weighted', [False, True])
+def test_sigmoid_loss_is_the_likelihood_of_the_reported_labels(eps, weighted):
+    miss,fp = eps if isinstance(eps, tuple) else (eps, eps)
+    z,y = torch.randn(8, 3, dtype=torch.double)*2,torch.randint(0, 2, (8, 3)).double()
+    pos_weight = tensor([1., 2., 3.], dtype=torch.double) if weighted else None
+    loss_func = nn.BCEWithLogitsLoss(pos_weight=pos_weight)
+    z1,z2 = (z.clone().requires_grad_() for _ in range(2))
+    soft = Forward()(y, Batch(Task(3, 1, -100, True), eps, z))
+    loss,q = loss_func(z1, soft),reported(z2.sigmoid(), miss, fp)
+    want = -(y*q.log()*(1 if pos_weight is None else pos_weight) + (1-y)*(1-q).log()).mean()
+    assert torch.allclose(loss, want, rtol=1e-9)
+    grad = torch.autograd.grad(loss, z1)[0]
+    assert torch.allclose(grad, torch.autograd.grad(want, z2)[0], atol=1e-12)
+    if not weighted: assert torch.allclose(grad, (z.sigmoid()-soft.dense())/z.numel(), atol=1e-12)
+    flat = BCEWithLogitsLossFlat(pos_weight=None if pos_weight is None else pos_weight.float())
+    assert torch.allclose(flat(TensorBase(z.float()), soft).as_subclass(torch.Tensor), want.float(), rtol=1e-4)
+
+def test_sigmoid_through_fastais_flat_loss_and_at_large_logits():
+    z = tensor([[1e4, -1e4], [-1e4, 1e4]], requires_grad=True)
+    soft = Forward()(tensor([[0., 1.], [0., 1.]]), Batch(Task(2, 1, -100, True), (.3, 0.), z.detach()))
+    loss = BCEWithLogitsLossFlat()(TensorBase(z), soft)
+    loss.backward()
+    # row 1: missed (-log .3), and reported where it cannot be (1e4 + log .7 ...)
+    assert loss.isfinite() and z.grad.isfinite().all()
+    assert soft.dense().isfinite().all()
+
+# In a learner
+
+def noisy_digits(share=.3, n_train=800, seed=0):
+    rng = np.random.default_rng(seed)
+    def dirty(items):
+        return [(x, tensor((y.item()+rng.integers(1, 10))%10) if rng.random() < share else y) for x,y in items]
+    dls = digits_dls(n_train=n_train, n_valid=600)
+    clean = tensor([y for _,y in dls.valid.dataset])
+    return DataLoaders(DataLoader(dirty(dls.train.dataset), bs=64, shuffle=True), DataLoader(dirty(dls.valid.dataset), bs=64)),clean
+
+def noisy_cancer(seed, share=.2):
+    "Breast cancer with flipped labels in training and validation, and the clean validation labels"
+    d = load_breast_cancer()
+    set_seed(seed)
+    order = torch.randperm(len(d.target))
+    x,clean = tensor((d.data-d.data.mean(0))/d.data.std(0)).float()[order],tensor(d.target)[order]
+    items = list(zip(x, torch.where(torch.rand(len(x)) < share, 1-clean, clean)))
+    return DataLoaders(DataLoader(items[:380], bs=64, shuffle=True), DataLoader(items[380:], bs=64)),clean[380:]
+
+def test_better_than_hard_and_smoothed_on_wrong_labels():
+    "Over 4 seeds: .84, .84 and .94 right, likelihood .36, .45 and .23 nats"
+    scores = []
+    for seed in range(3):
+        dls,clean = noisy_cancer(seed)
+        for mode,eps in (('exact', 0.), ('exact', .2), ('forward', .2)):
+            set_seed(seed)
+            model = nn.Sequential(nn.Linear(30, 200), nn.ReLU(), nn.Linear(200, 2))
+            learn = quiet(Learner(dls, model, CrossEntropyLossFlat(), cbs=LabelSmooth(eps, mode)))
+            learn.fit_one_cycle(40, 1e-2)
+            p = learn.get_preds()[0]
+            scores.append([(p.argmax(1) == clean).float().mean().item(), F.nll_loss(p.log(), clean).item()])
+    hard,smooth,forward = np.array(scores).reshape(3, 3, 2).mean(0)
+    assert forward[0] > max(hard[0], smooth[0])+.04
+    assert forward[1] < min(hard[1], smooth[1])-.05
+
+def test_both_logged_losses_are_the_likelihood_of_the_labels():
+    dls,_ = noisy_digits()
+    learn = digits_learner(LabelSmooth(.3, 'forward'), dls=dls)
+    learn.fit_one_cycle(3, 1e-2)
+    valid_loss = learn.recorder.values[-1][1]
+    p,y = learn.get_preds()
+    q = learn.label_smooth.smoother.observed(p, .3)
+    assert abs(valid_loss - F.nll_loss(q.log(), y).item()) < 1e-4
+    each = learn.get_preds(with_loss=True)[2]
+    assert torch.allclose(each, -q.log().gather(1, y[:, None])[:, 0], atol=1e-4)
+    assert torch.equal(learn.get_preds()[1], y) # and the targets are hard again
+
+def test_eps_zero_is_the_plain_loss():
+    a,b = (digits_learner(cbs) for cbs in (LabelSmooth(0., 'forward'), LabelSmooth(0.)))
+    for o in (a, b):
+        set_seed(1)
+        o.fit(2)
+    assert torch.equal(weights(a), weights(b))
+
+def test_matrix_of_symmetric_noise_trains_the_same_model():
+    a,b = (digits_learner(cbs) for cbs in (LabelSmooth(.2, 'forward'), LabelSmooth(mode=Forward(symmetric(10, .2)))))
+    for o in (a, b):
+        set_seed(1)
+        o.fit(2)
+    assert torch.allclose(weights(a), weights(b), atol=1e-4)
+
+@pytest.mark.parametrize('cb', [LabelSmooth(.2, 'forward'), LabelSmooth(mode=Forward(matrix(10)))], ids=['symmetric', 'matrix'])
+def test_mixup(cb):
+    "The loss is the mixture of the likelihoods of both labels"
+    seen = []
+    class Seen(Callback):
+        order = 101
+        def after_pred(self): self.z = self.pred.detach().clone()
+        def after_loss(self):
+            if not self.training: return
+            mix = self.learn.mix_up
+            T = symmetric(10, .2).float() if cb.smoother.T is None else cb.smoother.T.float()
+            a,b = (definition(self.z, y, T) for y in (self.y, mix.yb1[0]))
+            seen.append((self.loss.item(), (mix.lam.view(-1)*a + (1-mix.lam.view(-1))*b).mean().item()))
+    learn = digits_learner([cb, MixUp(.4), Seen()])
+    learn.fit(1)
+    assert len(seen) > 4 and np.allclose(*zip(*seen), rtol=1e-4)
+
+def test_segmentation_and_ignored_pixels():
+    x = torch.randn(20, 3, 8, 8)
+    y = x.mean(1).gt(0).long() + 2*x[:, 0].gt(1).long()
+    y[:, 0] = 255
+    items = list(zip(x, y))
+    dls = DataLoaders(DataLoader(items, bs=5), DataLoader(items, bs=5))
+    learn = quiet(Learner(dls, nn.Conv2d(3, 4, 1), CrossEntropyLossFlat(axis=1, ignore_index=255), cbs=LabelSmooth(mode=Forward(matrix(4)))))
+    learn.fit(1)
+    valid_loss = learn.recorder.values[-1][1]
+    z = learn.get_preds(act=noop)[0]
+    keep = y != 255
+    want = definition(z, y.masked_fill(~keep, 0), matrix(4).float())[keep].mean()
+    assert abs(valid_loss-want.item()) < 1e-4
+
+def test_saved_exported_and_pickled(tmp_path):
+    learn = digits_learner(LabelSmooth(mode=Forward(matrix(10))))
+    assert torch.equal(pickle.loads(pickle.dumps(learn.label_smooth.smoother)).T, learn.label_smooth.smoother.T)
+    z,y = torch.randn(5, 10),torch.arange(5)
+    soft = learn.label_smooth.smoother(y, Batch(Task(10, 1, -100, False), None, z))
+    for o in (pickle.loads(pickle.dumps(soft)), deepcopy(soft), soft.clone(), soft.detach()): assert torch.equal(o.dense(), soft.dense())
+    assert soft.to(torch.float64).dtype == torch.float64
+    binary = Forward()((y > 2).float(), Batch(Task(1, 0, -100, True), .2, z[:, 0]))
+    assert torch.equal(pickle.loads(pickle.dumps(binary)).dense(), binary.dense())
+
+def test_observed():
+    p,T = torch.rand(6, 4).softmax(1),matrix(4)
+    assert torch.allclose(Forward(T).observed(p), p@T.float())
+    assert torch.allclose(Forward().observed(p, .2), p@symmetric(4, .2).float())
+    assert torch.allclose(Forward().observed(p, (.3, .1), Task(sigmoid=True)), reported(p, .3, .1))
+    q = torch.rand(2, 4, 3, 3).softmax(1)
+    assert torch.allclose(Forward(T).observed(q, task=Task(axis=1)), torch.einsum('bkhw,kj->bjhw', q, T.float()))
+
+# Bad input
+
+@pytest.mark.parametrize('T,message', [
+    (np.ones((2, 3))/3, r'shape \(2, 3\)'), ([[.5, .6], [.1, .9]], r'row 0 of T sums to 1\.1'), ([[1.5, -.5], [0, 1]], r'outside \[0, 1\]'),
+    ([[.4, .6], [0., 1.]], r'row 0 of T has 0\.4 on the diagonal and 0\.6'), ([[.5, .5], [0., 1.]], 'row 0'),
+    ([[float('nan'), 1], [0, 1]], r'outside \[0, 1\]'), (pd.DataFrame([[.9, .1], [.1, .9]], ['a', 'b'], ['a', 'c']), 'same classes')])
+def test_matrices_that_are_none(T, message):
+    with pytest.raises(ValueError, match=message): Forward(T)
+
+def test_a_dataframe_is_read_by_name():
+    df = pd.DataFrame([[.1, .9], [.8, .2]], ['a', 'b'], ['b', 'a'])
+    assert torch.allclose(Forward(df).T, tensor([[.9, .1], [.2, .8]]).double())
+
+def test_what_cannot_be_together():
+    with pytest.raises(ValueError, match='beside a noise matrix'): LabelSmooth(.1, mode=Forward(matrix(3)))
+    with pytest.raises(ValueError, match=r'expected eps < \(n-1\)/n'): LabelSmooth(.5, mode='forward', n=2)
+    with pytest.raises(ValueError, match='of 3 classes'): digits_learner(LabelSmooth(mode=Forward(matrix(3)))).fit(1)
+    with pytest.raises(ValueError, match='miss rate'): digits_learner(LabelSmooth(mode=Forward(matrix(3))), BCEWithLogitsLossFlat())
+    with pytest.raises(ValueError, match='sigmoid losses'): digits_learner(LabelSmooth((.1, .2), mode='forward'))
+    with pytest.raises(ValueError, match='sum below 1'): LabelSmooth((.6, .5), mode='forward')
+    with pytest.raises(ValueError, match='class index 12'):
+        Forward()(tensor([12]), Batch(Task(10, 1, -100, False), .1, torch.zeros(1, 10)))
+
+def test_a_target_without_logits_says_so():
+    soft = Forward()(tensor([1]), Batch(Task(3, 1, -100, False), .1, None))
+    assert soft_cross_entropy(torch.zeros(1, 3), soft).isfinite() # the loss does not need them
+    with pytest.raises(TypeError, match='expected one tensor of logits'): soft.dense()

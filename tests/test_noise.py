@@ -1,0 +1,386 @@
+"Finding wrong labels: trainings that leave the learner alone, the confident joint, the issues"
+import pickle, random
+import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest, torch
+import torch.nn.functional as F
+from torch import nn, tensor
+from fastai.basics import *
+from fastai.callback.tracker import SaveModelCallback
+from fastai.tabular.all import Categorify, Normalize, TabularDataLoaders, tabular_learner
+from fastai.text.all import AWD_LSTM, TextDataLoaders, text_classifier_learner
+from fastai.text.models.awdlstm import awd_lstm_clas_config
+from sklearn.datasets import load_breast_cancer
+from fastai_labelsmooth.all import *
+from conftest import digits_dls, digits_learner, quiet, weights
+
+@pytest.fixture(autouse=True)
+def _figures():
+    yield
+    plt.close('all')
+
+def noisy_digits(share=.2, n_train=512, n_valid=400, seed=0):
+    "A learner's data with labels that are wrong evenly, and which training labels are"
+    dls = digits_dls(n_train=n_train, n_valid=n_valid)
+    rng = np.random.default_rng(seed)
+    wrong = rng.random(n_train+n_valid) < share
+    items = [(x, (y+int(rng.integers(1, 10)))%10 if w else y) for (x,y),w in zip([*dls.train.dataset, *dls.valid.dataset], wrong)]
+    items = [(x, tensor(int(y))) for x,y in items]
+    return DataLoaders(DataLoader(items[:n_train], bs=64, shuffle=True), DataLoader(items[n_train:], bs=64)),wrong[:n_train]
+
+def snapshot(learn):
+    "All that must be as it was"
+    state = {k: (v.copy() if isinstance(v, (list, dict, L)) else v) for k,v in vars(learn).items()}
+    cbs = [{k: (v.copy() if isinstance(v, (list, dict)) else v) for k,v in vars(cb).items()} for cb in learn.cbs if not isinstance(cb, Fails)]
+    rng = torch.get_rng_state().tolist(),np.random.get_state()[1].tolist(),random.getstate()
+    opt = None if learn.opt is None else deepcopy(learn.opt.state_dict())
+    flags = [p.requires_grad for p in learn.model.parameters()],[m.training for m in learn.model.modules()]
+    return state,cbs,rng,str(opt),weights(learn).tolist(),flags,[dl.rng.getstate() for dl in learn.dls.loaders],id(learn.loss_func)
+
+class Fails(Callback):
+    "Raises in the given training of all that share it"
+    def __init__(self, error, at): self.error,self.at,self.count = error,at,[0]
+    def __deepcopy__(self, memo):
+        res = Fails(self.error, self.at)
+        memo[id(self)] = res
+        res.count,res.learn = self.count,memo[id(self.learn)] # shared between the twins
+        return res
+    def before_train(self):
+        self.count[0] += 1
+        if self.count[0] == self.at: raise self.error
+
+calls = dict(eps_find=lambda learn: learn.eps_find(2, eps=(0., .1), show_plot=False), oof_preds=lambda learn: learn.oof_preds(2, 1),
+             label_issues=lambda learn: learn.label_issues(folds=2, n_epoch=1))
+
+@pytest.mark.parametrize('call', list(calls))
+@pytest.mark.parametrize('error', [None, KeyboardInterrupt('stop'), RuntimeError('broken')])
+def test_the_learner_is_as_it_was(call, error, tmp_path):
+    cbs = [LabelSmooth(.1, 'forward'), SaveModelCallback(monitor='accuracy')]
+    if error: cbs.append(Fails(error, 2))
+    learn = digits_learner(cbs, path=tmp_path)
+    learn.create_opt()
+    before = snapshot(learn)
+    if error:
+        with pytest.raises(type(error)): calls[call](learn)
+    else:
+        calls[call](learn)
+        if call == 'eps_find': learn.label_smooth.eps = .1
+    assert snapshot(learn) == before
+    assert not list(tmp_path.rglob('*.pth'))
+    learn.remove_cbs(learn.cbs.filter(lambda cb: isinstance(cb, (Fails, SaveModelCallback))))
+    learn.fit(1) # and still trains
+
+def test_each_training_is_the_same_one():
+    dls,_ = noisy_digits()
+    learn = digits_learner(LabelSmooth(.2, 'forward'), dls=dls)
+    with refits(learn, 2, 2) as fit: a,b = fit(),fit()
+    assert torch.equal(weights(a), weights(b)) and not torch.equal(weights(a), weights(learn))
+
+def test_a_frozen_body_stays_frozen():
+    learn = digits_learner(LabelSmooth(.1, 'forward'), splitter=lambda m: [params(m[0]), params(m[2])])
+    learn.freeze()
+    with refits(learn, 1, 1) as fit: res = fit()
+    assert torch.equal(res.model[0].weight, learn.model[0].weight)
+    assert not torch.equal(res.model[2].weight, learn.model[2].weight)
+
+# Some items only
+
+def test_without_items_and_what_comes_with_it():
+    learn = digits_learner()
+    n = learn.dls.train.n
+    learn.dls = without(learn.dls, range(0, n, 2))
+    learn.dls = without(learn.dls, [1, 3])
+    assert len(learn.get_preds(0)[0]) == n//2-2 and len(learn.dls.train) == math.ceil((n//2-2)/64)
+    kept = [x for x,_ in learn.dls.train.dataset][5::2]
+    assert torch.equal(learn.get_preds(0, with_input=True)[0], torch.stack(kept))
+    learn.fit(1)
+    again = pickle.loads(pickle.dumps(learn.dls.train))
+    assert sum(len(y) for _,y in again) == n//2-2
+
+def test_bad_items():
+    dl = digits_dls().train
+    with pytest.raises(ValueError, match='positions in the dataset, 0 to 511'): keep_items(dl, [512])
+    with pytest.raises(ValueError, match='items is empty'): keep_items(dl, [])
+    with pytest.raises(TypeError, match='fastai DataLoader'): keep_items([1, 2], [0])
+
+# eps_find
+
+def test_eps_find_finds_noise_and_its_absence():
+    for share,low,high in ((.3, .15, .45), (0., 0., .06)):
+        dls,_ = noisy_digits(share, 700, 600)
+        set_seed(0)
+        learn = digits_learner(LabelSmooth(mode='forward'), dls=dls)
+        eps,table = learn.eps_find(10, 1e-2, eps=(0., .05, .2, .3))
+        assert low <= eps <= high and learn.label_smooth.eps == eps
+        assert list(table.columns) == ['nll', 'accuracy'] and table.nll.idxmin() == eps
+        assert plt.gcf().axes
+
+def test_eps_find_scores_as_training_does():
+    dls,_ = noisy_digits()
+    learn = digits_learner(LabelSmooth(.2, 'exact', smooth_valid=True), dls=dls)
+    _,table = learn.eps_find(2, 1e-2, eps=(0., .3), show_plot=False)
+    for eps in (0., .3):
+        one = digits_learner(LabelSmooth(eps), dls=dls)
+        with refits(one, 1, 2, 1e-2) as fit: p,y = fit().get_preds()
+        assert abs(table.nll[eps]-F.nll_loss(p.log(), y).item()) < 1e-4
+
+def test_eps_find_leaves_out_what_the_mode_cannot_take():
+    learn = digits_learner(n_out=2, dls=DataLoaders(*[DataLoader([(x, y%2) for x,y in dl.dataset], bs=64) for dl in digits_dls()]))
+    with pytest.warns(UserWarning, match=r'left out: eps=0\.6 with n=2'):
+        eps,table = learn.eps_find(1, eps=(0., .2, .6), show_plot=False)
+    assert list(table.index) == [0., .2] and list(table.attrs['left_out']) == [.6]
+    assert learn.label_smooth.eps == eps and isinstance(learn.label_smooth.smoother, Forward) # one that joined
+
+def test_eps_find_by_a_metric():
+    learn = digits_learner(LabelSmooth(mode='forward'))
+    eps,table = learn.eps_find(2, 1e-2, by='accuracy', eps=(0., .3, .8), show_plot=False)
+    assert table.accuracy[eps] == table.accuracy.max()
+
+def test_eps_find_of_pairs():
+    "40% of the positives are missed: the pair that says so is found"
+    x = torch.randn(900, 5)
+    truth = (x @ torch.randn(5, 3) > .5).float()
+    labels = truth*(torch.rand_like(truth) > .4)
+    items = list(zip(x, labels))
+    dls = DataLoaders(DataLoader(items[:500], bs=50, shuffle=True), DataLoader(items[500:], bs=100))
+    learn = quiet(Learner(dls, nn.Linear(5, 3), BCEWithLogitsLossFlat(), cbs=LabelSmooth((.1, .1), 'forward')))
+    eps,_ = learn.eps_find(15, .1, eps=[(0., 0.), (.4, 0.), (0., .4)])
+    assert eps == (.4, 0.)
+    learn.fit_one_cycle(15, .1)
+    found = learn.get_preds()[0] > .5
+    assert (found == truth[500:].bool()).float().mean() > .93
+
+@pytest.mark.parametrize('kwargs,message', [
+    (dict(by='f1'), "by='f1': expected 'nll' or a metric of the learner"), (dict(n_epoch=0), 'n_epoch=0'), (dict(eps=()), 'it is empty'),
+    (dict(eps=(.95, 2.)), r'eps=\(0\.95, 2\.0\): expected one or more that can be used')])
+def test_eps_find_bad_input(kwargs, message):
+    with pytest.raises(ValueError, match=message): digits_learner(LabelSmooth(mode='forward')).eps_find(**kwargs)
+
+def test_eps_find_needs_an_eps_and_validation_items():
+    with pytest.raises(ValueError, match='brings its own amounts'):
+        digits_learner(LabelSmooth(mode=Forward(np.eye(10)*.9+.01))).eps_find(1)
+    learn = digits_learner()
+    learn.dls = DataLoaders(learn.dls.train)
+    with pytest.raises(ValueError, match='no validation items'): learn.eps_find(1)
+
+# Out of fold
+
+class Seen(Callback):
+    "The items, known by their first value, of each training and each prediction"
+    log = []
+    def before_fit(self):
+        if not hasattr(self, 'gather_preds'): Seen.log.append((set(), set()))
+    def after_batch(self): Seen.log[-1][0 if self.training else 1].update(self.x[:, 0].tolist())
+
+def test_out_of_fold_predictions_are_by_models_that_did_not_see_the_item():
+    items = [(torch.cat([tensor([float(i)]), torch.randn(3)]), tensor(i%3)) for i in range(50)]
+    dls = DataLoaders(DataLoader(items, bs=8, shuffle=True), DataLoader([(x-1e6, y) for x,y in items[:4]], bs=4))
+    model = nn.Linear(4, 3)
+    learn = quiet(Learner(dls, model, CrossEntropyLossFlat(), cbs=Seen()))
+    Seen.log = []
+    preds,targs = learn.oof_preds(folds=4, n_epoch=1, lr=0.)
+    assert targs.tolist() == [i%3 for i in range(50)]
+    assert torch.allclose(preds, model(torch.stack([x for x,_ in items])).softmax(1).detach(), atol=1e-6) # in order, as lr is 0
+    predicted = set()
+    for trained,held in Seen.log:
+        held = {o for o in held if o >= 0}
+        assert len(Seen.log) == 4 and not trained & held and trained | held == set(map(float, range(50)))
+        predicted |= held
+    assert predicted == set(map(float, range(50)))
+
+def test_an_interruption_costs_one_fold():
+    dls,_ = noisy_digits()
+    whole = digits_learner(LabelSmooth(.2, 'forward'), dls=dls).oof_preds(4, 2, 1e-2)[0]
+    fails = Fails(KeyboardInterrupt(), 6) # two epochs each: in the third training
+    learn = digits_learner([LabelSmooth(.2, 'forward'), fails], dls=dls)
+    with pytest.raises(KeyboardInterrupt): learn.oof_preds(4, 2, 1e-2)
+    assert torch.equal(learn.oof_preds(4, 2, 1e-2)[0], whole)
+    assert fails.count[0] == 6+2*2
+    learn.oof_preds(4, 2, 1e-2) # all again: nothing is kept once it is complete
+    assert fails.count[0] == 6+2*2+4*2
+
+def test_what_was_interrupted_is_forgotten_for_other_weights():
+    fails = Fails(KeyboardInterrupt(), 2)
+    learn = digits_learner([fails])
+    with pytest.raises(KeyboardInterrupt): learn.oof_preds(2, 1)
+    with torch.no_grad(): learn.model[0].weight += 1
+    learn.oof_preds(2, 1)
+    assert fails.count[0] == 2+2
+
+def test_a_trained_learner_is_warned_of():
+    learn = digits_learner()
+    learn.fit(1)
+    with pytest.warns(UserWarning, match='has been trained already'): learn.oof_preds(2, 1)
+
+def test_bad_folds():
+    for folds in (1, 2.5, 1000):
+        with pytest.raises(ValueError, match=f'folds={folds}'): digits_learner().oof_preds(folds)
+    with pytest.raises(ValueError, match='rounds=0'): digits_learner().label_issues(rounds=0)
+
+# The noise matrix
+
+def by_hand(probs, labels):
+    "Northcutt et al. 2021, equations 1 and 2, item by item"
+    n = probs.shape[1]
+    t = [probs[labels == j, j].mean() for j in range(n)]
+    C = np.zeros((n, n))
+    for p,y in zip(probs, labels):
+        over = [j for j in range(n) if p[j] >= t[j]]
+        if over: C[max(over, key=lambda j: p[j]), y] += 1
+    return C
+
+def random_preds(n=400, k=4, seed=0, share=.25):
+    rng = np.random.default_rng(seed)
+    clean = rng.integers(k, size=n)
+    labels = np.where(rng.random(n) < share, (clean+1)%k, clean)
+    z = rng.normal(size=(n, k)) + 3*np.eye(k)[clean]
+    probs = np.exp(z)
+    return probs/probs.sum(1, keepdims=True),labels
+
+def test_confident_joint_is_that_of_the_paper():
+    for seed in range(5):
+        probs,labels = random_preds(seed=seed)
+        C = by_hand(probs, labels)
+        joint = C/C.sum(0)*np.bincount(labels)
+        assert np.allclose(confident_joint(probs, labels), joint/joint.sum())
+
+@pytest.mark.parametrize('share', [0., .1, .3])
+def test_confident_joint_against_cleanlab(share):
+    count = pytest.importorskip('cleanlab.count')
+    for seed in range(3):
+        probs,labels = random_preds(2000, share=share, seed=seed)
+        theirs = count.compute_confident_joint(labels, probs, calibrate=True)
+        ours = confident_joint(probs, labels)
+        assert np.abs(ours.T-theirs/theirs.sum()).max() < 2/2000 # they round to whole items
+        _,noise,_ = count.estimate_latent(theirs, labels) # columns the clean class
+        assert np.abs((ours/ours.sum(1, keepdims=True)).T-noise).max() < .01
+
+def test_noise_of_is_shrunk_by_the_count():
+    by = []
+    for n in (60, 400, 5000):
+        T = noise_of(*random_preds(n))
+        assert np.allclose(T.sum(1), 1) and T.attrs['n'] == n
+        lo,hi = T.attrs['interval']
+        assert lo <= T.attrs['share'] <= hi
+        by.append(T.attrs['shrunk'])
+    assert by[0] > by[1] > by[2] and by[2] < .02
+    assert abs(T.iat[0, 1]-.25) < .05 and T.iat[0, 2] < .02 # of 5000 items: the true noise
+    symmetric = noise_of(*random_preds(60, 2))
+    assert Forward(symmetric).T.shape == (2, 2)
+
+def test_noise_matrix_of_a_learner():
+    dls,_ = noisy_digits(.2, 1000, 400)
+    dls.vocab = [f'digit {i}' for i in range(10)]
+    learn = digits_learner(LabelSmooth(.2, 'forward'), dls=dls)
+    preds = learn.oof_preds(3, 15, 1e-2)
+    T = learn.noise_matrix(preds=preds)
+    assert list(T.index) == list(T.columns) == dls.vocab
+    assert abs(T.attrs['share']-.2) < .05 and T.attrs['n'] == 1000
+    pd.testing.assert_frame_equal(T, learn.noise_matrix(preds=preds[0].numpy(), show_plot=False)) # of any model: the labels are looked up
+    learn = digits_learner(LabelSmooth(mode=Forward(T)), dls=dls)
+    learn.fit_one_cycle(3, 1e-2)
+    with pytest.warns(UserWarning, match=r'400 items for 10 classes'): learn.noise_matrix()
+
+def test_bad_predictions():
+    learn = digits_learner(LabelSmooth(mode='forward'))
+    p = torch.full((512, 10), .1)
+    for preds,message in ((p[:5], '5 items: expected one row for each of the 512'), (p*2, 'no probabilities'), (p/float('nan'), 'no probabilities')):
+        with pytest.raises(ValueError, match=message): learn.noise_matrix(preds=preds)
+        with pytest.raises(ValueError, match=message): learn.label_issues(preds=preds)
+    multi = digits_learner(loss_func=BCEWithLogitsLossFlat())
+    with pytest.raises(ValueError, match='each label by itself'): multi.noise_matrix(preds=p)
+
+# The issues
+
+def test_issues_are_wrong_labels_and_training_without_them_is_better():
+    dls,wrong = noisy_digits(.3, 900, 400)
+    learn = digits_learner(LabelSmooth(mode='forward'), dls=dls)
+    issues = learn.label_issues(folds=3, n_epoch=15, lr=1e-2)
+    assert list(issues.columns) == ['label', 'likely', 'prob_label', 'prob_likely'] and issues.index.name == 'item'
+    found = np.isin(np.arange(900), issues.index)
+    assert wrong[found].mean() > .8 and found[wrong].mean() > .8
+    assert wrong[issues.index[:50]].mean() > .95 # worst first
+    margin = (issues.prob_likely-issues.prob_label).to_numpy()
+    assert (margin > 0).all() and (np.diff(margin) <= 0).all()
+    y = np.array([int(y) for _,y in dls.train.dataset])
+    assert (issues.label == y[issues.index]).all() and (issues.likely != issues.label).all()
+
+def test_the_second_round_trains_without_what_the_first_found():
+    dls,_ = noisy_digits(.3)
+    for i,(x,_) in enumerate(dls.train.dataset): x[0] = i/1000 # a pixel that is always empty
+    args = dict(folds=2, n_epoch=12, lr=1e-2)
+    first = digits_learner(dls=dls).label_issues(rounds=1, **args).index
+    Seen.log = []
+    digits_learner(Seen(), dls=dls).label_issues(**args)
+    one,two = ({round(1000*o) for o in Seen.log[i][0] | Seen.log[i+1][0]} for i in (0, 2))
+    assert len(Seen.log) == 4 and len(first) > 30
+    assert one == set(range(512)) and two == one-set(first)
+
+def test_issues_of_given_predictions_are_by_the_posterior():
+    learn = digits_learner()
+    y = tensor([int(y) for _,y in learn.dls.train.dataset])
+    p = F.one_hot(y, 10).double()*.8+.02
+    p[3] = 1e-7
+    p[3, (y[3]+1)%10] = 1-9e-7
+    for preds in (p, p.numpy(), (p, y)):
+        issues = learn.label_issues(preds=preds)
+        assert list(issues.index) == [3] and issues.likely[3] == (y[3]+1)%10
+    probs,labels = random_preds(512, 10) # noise in one direction
+    issues = learn.label_issues(preds=(tensor(probs), tensor(labels)))
+    joint = probs*noise_of(probs, labels).to_numpy()[:, labels].T # of class and label
+    posterior = pd.Series((joint.max(1)/joint.sum(1)))
+    assert len(issues) > 50 and np.allclose(issues.prob_likely, posterior[issues.index])
+    assert list(issues.index.sort_values()) == list(np.where(joint.argmax(1) != labels)[0])
+
+def test_tabular_learner():
+    "fastai's tabular `DataLoader` draws with replacement, and has names for the classes"
+    d = load_breast_cancer(as_frame=True)
+    df = d.data.iloc[:, :8].copy()
+    rng = np.random.default_rng(0)
+    wrong = rng.random(len(df)) < .2
+    df['y'] = np.array(['benign', 'malignant'])[np.where(wrong, d.target, 1-d.target)]
+    dls = TabularDataLoaders.from_df(df, procs=[Normalize], cont_names=list(df.columns[:8]), y_names='y', valid_idx=list(range(450, 569)), bs=64)
+    learn = quiet(tabular_learner(dls, layers=[50], metrics=accuracy, cbs=LabelSmooth(mode='forward')))
+    eps,table = learn.eps_find(5, 1e-2, eps=(0., .2), show_plot=False)
+    issues = learn.label_issues(folds=3, n_epoch=10, lr=1e-2)
+    assert set(issues.label) <= {'benign', 'malignant'}
+    assert wrong[issues.index].mean() > .6
+    learn.dls = without(learn.dls, issues.index)
+    learn.fit_one_cycle(1)
+    assert len(learn.get_preds(0)[0]) == 450-len(issues)
+
+def test_text_learner():
+    "A recurrent net keeps results of earlier passes, its data are sorted by length, and its vocabulary is not the classes"
+    texts = [('good ', 'bad ')[i%2]*(i%7+1)+'film' for i in range(60)]
+    df = pd.DataFrame(dict(text=texts, label=['pos', 'neg']*30))
+    dls = TextDataLoaders.from_df(df, text_col='text', label_col='label', valid_pct=.3, seed=1, bs=8)
+    config = dict(awd_lstm_clas_config, emb_sz=8, n_hid=8, n_layers=2)
+    learn = quiet(text_classifier_learner(dls, AWD_LSTM, pretrained=False, config=config, metrics=accuracy))
+    before = weights(learn)
+    preds,targs = learn.oof_preds(2, 1, 1e-2)
+    assert targs.tolist() == [int(y) for _,y in dls.train.dataset]
+    issues = learn.label_issues(folds=2, n_epoch=1, lr=1e-2)
+    assert set(issues.label) <= {'pos', 'neg'} and torch.equal(weights(learn), before)
+
+# Two ways to say it, and calibration
+
+def test_eps_from_noise_by_counting():
+    rng = np.random.default_rng(0)
+    truth = rng.random(400_000) < .3
+    seen = np.where(truth, rng.random(len(truth)) > .4, rng.random(len(truth)) < .1)
+    e1,e0 = eps_from_noise(.4, .1, .3)
+    assert abs(e1-(~truth[seen]).mean()) < .005 and abs(e0-truth[~seen].mean()) < .005
+    for args,message in (((1., 0., .3), 'miss=1.0'), ((.6, .5, .3), 'sum below 1'), ((.1, .1, 1.), 'prior=1.0')):
+        with pytest.raises(ValueError, match=message): eps_from_noise(*args)
+
+def test_temperature_through_the_noise():
+    z = torch.randn(10_000, 4)*2
+    clean = torch.distributions.Categorical(logits=z).sample()
+    T = torch.eye(4)*.6+.1
+    noisy = torch.distributions.Categorical(probs=T[clean]).sample()
+    for smoother,eps in ((Forward(T), None), (Forward(), .3)):
+        assert abs(noisy_temperature(2*z, noisy, smoother, eps)-2) < .15
+        segment = 2*z.view(50, 200, 4).transpose(1, 2)
+        assert abs(noisy_temperature(segment, noisy.view(50, 200), smoother, eps)-2) < .15
+    s = torch.randn(10_000, 2)*2
+    truth = torch.bernoulli(s.sigmoid())
+    seen = truth*(torch.rand_like(truth) > .4)
+    assert abs(noisy_temperature(3*s, seen, Forward(), (.4, 0.), Task(sigmoid=True))-3) < .2
