@@ -421,3 +421,21 @@ def test_plot_logit_gap_of_masked_logits():
     z[0, 0],y[0, 0] = -math.inf,0
     cal(z, y, BCEWithLogitsLossFlat()).plot_logit_gap()
     assert sum(p.get_height() for p in plt.gca().patches) == pytest.approx(100)
+
+@pytest.mark.parametrize('sigmoid', [False, True])
+def test_temperature_through_the_noise(sigmoid):
+    "Labels of which 30% are wrong: the temperature of the clean probabilities is found through them, and missed without"
+    if sigmoid:
+        z,clean = torch.randn(3000, 2)*4,None
+        clean = torch.bernoulli((z/2).sigmoid())
+        y = torch.where(torch.rand(clean.shape) < .3, 1-clean, clean)
+        loss = BCEWithLogitsLossFlat()
+    else:
+        z,clean = softmax_data(4000)
+        y = torch.where(torch.rand(4000) < .3, (clean+torch.randint(1, 5, (4000,)))%5, clean)
+        loss = CrossEntropyLossFlat()
+    noisy,plain = (learner(z, y, loss, cbs=cbs) for cbs in (LabelSmooth(.3, 'forward'), None))
+    assert noisy.calibrate() == pytest.approx(2, rel=.15) # as the clean labels were drawn
+    assert plain.calibrate() > 3
+    T = torch.full((5, 5), .3/4).fill_diagonal_(.7)
+    if not sigmoid: assert temperature(learner(z, y, loss, cbs=LabelSmooth(mode=Forward(T)))) == pytest.approx(temperature(noisy), rel=1e-4)

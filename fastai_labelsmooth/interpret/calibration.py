@@ -12,6 +12,8 @@ from typing import NamedTuple
 import pandas as pd
 from fastai.basics import *
 from fastai.interpret import Interpretation
+from ..callback import LabelSmooth
+from ..smoothers.noise import Forward, noisy_temperature
 from ..tasks import classifier_loss, task_of
 from .metrics import (Activation, Scores, adaptive_calibration_error, bin_sums,
                                                   calibration_error, scores, targ_idx_of)
@@ -142,6 +144,12 @@ def _has_mistake(z, targ, sigmoid):
     return bool((z.relu() > agree).any() if sigmoid else (z.max(1).values > agree.sum(1)).any())
 
 # %% ../../nbs/interpret/02_calibration.ipynb #ca000037
+def _through_noise(z, targ, cb, task):
+    "The temperature at which the labels are most likely, if the learner's `LabelSmooth` says how many are wrong"
+    if not task.sigmoid and (targ.amax(1) == 1).all(): targ = targ.argmax(1) # one label each: no matrix for each item
+    eps = cb.eps(1.) if callable(cb.eps) else cb.eps
+    return noisy_temperature(z, targ, cb.smoother, eps, task._replace(axis=1))
+
 def temperature(
     learn, # A trained classifier, softmax or sigmoid
     ds_idx:int=1, # Index of `learn.dls` when `dl` is None; not the training set, on which the model is too sure
@@ -156,6 +164,8 @@ def temperature(
     task = stream(learn, update, ds_idx, dl).task
     z,targ = sample.rows
     if not len(z): raise ValueError("dl has only targets that are ignored: expected at least one that counts")
+    if isinstance(cb := getattr(learn, 'label_smooth', None), LabelSmooth) and isinstance(cb.smoother, Forward):
+        return _through_noise(z, targ, cb, task)
     if ((z == -torch.inf) & (targ > 0)).any():
         raise ValueError("a target has a class whose logit is -inf: expected targets that are possible")
     if not _has_mistake(z, targ, task.sigmoid): raise ValueError("all predictions are right, so the likelihood only "

@@ -14,6 +14,8 @@ from ..callback import LabelSmooth
 from ..eps import is_int
 from .folds import (check_folds, done_before, fold_of, forget, labels_of, out_of_fold,
                                                 warn_trained)
+from .metrics import targ_idx_of
+from .predictions import class_names
 from .refit import activation_of, items_of, refits
 from ..smoothers.noise import Forward
 from ..tasks import soft_loss, task_of
@@ -80,13 +82,6 @@ def noise_of(
     return res
 
 # %% ../../nbs/interpret/08_noise.ipynb #in000019
-def _class_names(dls, n):
-    "The `n` class names, or their numbers"
-    vocab = getattr(dls, 'vocab', None)
-    many = is_listy(vocab) and len(vocab) and not isinstance(vocab[-1], str) and hasattr(vocab[-1], '__len__')
-    if many: vocab = vocab[-1] # text: that of the tokens comes first
-    return list(vocab) if vocab is not None and len(vocab) == n else list(range(n))
-
 def _rows(learn, preds, targs):
     "(probabilities, labels) with a row for each position that counts; ValueError if they are none"
     preds = torch.as_tensor(preds).double()
@@ -158,7 +153,7 @@ def noise_matrix(self:Learner,
     if preds is None: preds,targs = self.get_preds(ds_idx, dl, act=activation_of(self.loss_func))[:2]
     else: preds,targs = _given(self, preds)
     probs,labels = _rows(self, preds, targs)
-    res = noise_of(probs, labels, _class_names(self.dls, probs.shape[1]))
+    res = noise_of(probs, labels, class_names(self.dls, probs.shape[1], targ_idx_of(self)))
     _warn_matrix(res)
     if show_plot: _heat_map(res)
     return res
@@ -183,7 +178,7 @@ def _judged(learn, preds, targs, items, with_label):
     if len(labels) != len(items): raise ValueError(
         f"{len(labels)} labels that count for {len(items)} training items: expected one class for each item")
     if with_label: probs = _posterior(probs, noise_of(probs, labels).to_numpy(), labels)
-    return _issues(probs, labels, items, _class_names(learn.dls, probs.shape[1]))
+    return _issues(probs, labels, items, class_names(learn.dls, probs.shape[1], targ_idx_of(learn)))
 
 def _as_forward(learn):
     "Train for the clean class: with the learner's own noise if it has one"
