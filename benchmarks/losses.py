@@ -3,7 +3,7 @@
 One run is forward and backward on the same logits. All losses of a row take turns in shuffled order; the table has
 the median, as a ratio to torch's own label smoothing, and the spread (interquartile range over median).
 On a CPU there are two tables: of a quiet machine, and of one whose cores are all kept busy by other processes."""
-import re, subprocess, sys, warnings
+import multiprocessing, re, warnings
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -37,11 +37,6 @@ def peers():
         'fastai LabelSmoothing': lambda z,y,a: ls[fastai_axis(z, a)](z, y),
     }
     missing = []
-    try:
-        compiled = torch.compile(lambda z, y: F.cross_entropy(z, y, label_smoothing=eps), dynamic=False)
-        compiled(torch.randn(2, 3, device=device, requires_grad=True), torch.tensor([0, 1], device=device)).backward()
-        res['torch.compile of that'] = lambda z,y,a: compiled(class_axis_1(z, a), y)
-    except Exception: missing.append('torch.compile (it needs a C++ compiler)')
     if device.type == 'cuda':
         try:
             from liger_kernel.transformers.functional import liger_cross_entropy
@@ -64,6 +59,14 @@ def peers():
         res['transformers LabelSmoother'] = lambda z,y,a: to_rows(lambda z,y: smoother({'logits': z}, y), z, y, a)
     except ImportError: missing.append('transformers')
     return res,missing
+
+def compiled_peer():
+    "Name -> f of torch's own loss, compiled; nothing where there is no compiler"
+    try:
+        loss = torch.compile(lambda z, y: F.cross_entropy(z, y, label_smoothing=eps), dynamic=False)
+        loss(torch.randn(2, 3, device=device, requires_grad=True), torch.tensor([0, 1], device=device)).backward()
+    except Exception: return {}
+    return {'torch label_smoothing, compiled': lambda z,y,a: loss(class_axis_1(z, a), y)}
 
 floors = {'softmax only': lambda z,y,a: z.detach().softmax(a), 'copy only': lambda z,y,a: z.detach().clone()}
 
@@ -90,6 +93,9 @@ shapes = [((64, 10), 1), ((256, 1000), 1), ((1024, 32000), 1), ((4096, 32000), 1
 
 def speed():
     fs,missing = peers()
+    compiled = compiled_peer()
+    if not compiled: missing.append('torch.compile (it needs a C++ compiler)')
+    fs = {**fs, **compiled}
     rows,spreads,base = {},{},{}
     for shape,axis in shapes:
         t = times({**fs, **floors}, shape, axis, seconds=8 if np.prod(shape) < 5e7 else 40)
@@ -146,10 +152,12 @@ def peak(name, shape, axis, grad=True):
         extra = resident('VmHWM')-before
     return extra/(z.numel()*z.element_size())
 
+processes = multiprocessing.get_context('forkserver')
+processes.set_forkserver_preload(['__main__']) # imports once, and computes nothing that a process would inherit
+
 def fresh_peak(name, shape, axis=1, grad=True):
     "`peak` in a process of its own"
-    out = subprocess.run([sys.executable, __file__, 'peak', name, repr(tuple(shape)), str(axis), str(int(grad))], capture_output=True, text=True, check=True)
-    return float(out.stdout.split()[-1])
+    with processes.Pool(1) as pool: return pool.apply(peak, (name, shape, axis, grad))
 
 memory_shapes = [((4096, 16000), 1), ((8, 21, 512, 640), 1)]
 def memory():
@@ -213,6 +221,4 @@ Extra peak memory of one forward and backward, over the bytes of the logits (a f
 
 ![Time and memory against classes and rows](losses{suffix}.png)""")
 
-if __name__ == '__main__':
-    if sys.argv[1:2] == ['peak']: print(peak(sys.argv[2], eval(sys.argv[3]), int(sys.argv[4]), bool(int(sys.argv[5]))))
-    else: main()
+if __name__ == '__main__': main()

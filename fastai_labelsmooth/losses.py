@@ -13,6 +13,13 @@ from fastai.losses import CrossEntropyLossFlat
 from .lazy import LazyTarget
 from .targets import index_target, is_eager, keepdim, plain, readable
 
+# %% ../nbs/02_losses.ipynb #ls000010
+def dot(x, y, axis):
+    "`(x*y).sum(axis)`; of many values some items at a time, so that the product takes little memory"
+    items = max(1, 2**22*len(x)//max(1, x.numel()))
+    if not axis or items >= len(x): return (x*y).sum(axis)
+    return torch.cat([(a*b).sum(axis) for a,b in zip(x.split(items), y.split(items))])
+
 # %% ../nbs/02_losses.ipynb #39ecc68c
 class DenseTarget:
     "A target that is written out: votes, mixtures, another model's opinion. Rows of zeros are ignored"
@@ -28,7 +35,7 @@ class DenseTarget:
     def shape(self): return self.targ.shape
     def at(self, logp): return self
     def mass(self): return self.total
-    def log_likelihood(self, logp): return (logp*self.targ).sum(self.axis)
+    def log_likelihood(self, logp): return dot(logp, self.targ, self.axis)
 
     def take_off_(self, grad, scale):
         scale = keepdim(scale, self.axis)
