@@ -11,7 +11,7 @@ warnings.filterwarnings('ignore')
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from fastai.losses import CrossEntropyLossFlat, LabelSmoothingCrossEntropyFlat
 from fastai_labelsmooth.all import *
-from report import device, setup, spread, timed, write_part
+from report import busy, device, setup, spread, timed, write_part
 
 eps = 0.1
 

@@ -15,14 +15,17 @@ def smoothers(n, spatial):
     "Name -> smoother, for n classes"
     few = n <= 1000 # a matrix of 32,000 classes takes 4 GB
     rows = {} if not few else {'Rows': Rows(ordinal_rows(n)), 'Online': Online()}
-    if few: rows['Online'].matrix = rows['Rows'].r
+    if few:
+        rows['Online'].matrix = rows['Rows'].r
+        rows['Forward(T)'] = Forward(.9*torch.eye(n) + .1*rows['Rows'].r)
     space = {'Spatial': Spatial()} if spatial else {}
-    return {'exact': Uniform(), 'paper': Uniform('paper'), 'Priors': Priors(torch.arange(1, n+1)), **rows, 'Bootstrap': Bootstrap(),
+    return {'exact': Uniform(), 'paper': Uniform('paper'), 'Priors': Priors(torch.arange(1, n+1)), 'forward': Forward(), **rows, 'Bootstrap': Bootstrap(),
             'Teacher (of no cost)': Teacher(torch.nn.Identity()), **space, 'MaxSup': MaxSup(), 'Margin': Margin(4.), 'ConfidencePenalty': ConfidencePenalty()}
 
 def step(mode, loss, z, y, axis, teacher):
     z.grad = None
-    soft = mode(y, Batch(Task(z.shape[axis], axis, -100, False), 0.1, z.detach(), (teacher,)))
+    eps = None if mode.default_eps is None else 0.1
+    soft = mode(y, Batch(Task(z.shape[axis], axis, -100, False), eps, z.detach(), (teacher,)))
     loss(z, soft).backward()
 
 def runs(shape, axis):
