@@ -17,8 +17,11 @@ from .targets import index_target, is_eager, keepdim, plain, readable
 def dot(x, y, axis):
     "`(x*y).sum(axis)`; of many values some items at a time, so that the product takes little memory"
     items = max(1, 2**22*len(x)//max(1, x.numel()))
-    if not axis or items >= len(x): return (x*y).sum(axis)
-    return torch.cat([(a*b).sum(axis) for a,b in zip(x.split(items), y.split(items))])
+    if not axis or items >= len(x) or not is_eager() or x.requires_grad or y.requires_grad: return (x*y).sum(axis)
+    res = x.new_empty(x.select(axis, 0).shape, dtype=torch.promote_types(x.dtype, y.dtype))
+    # nothing is allocated between one product and the next, which takes the place of the last one
+    for each,a,b in zip(res.split(items), x.split(items), y.split(items)): torch.sum(a*b, axis, out=each)
+    return res
 
 # %% ../nbs/02_losses.ipynb #39ecc68c
 class DenseTarget:
