@@ -15,6 +15,7 @@ bench: .venv/ready  ## Speed and memory beside other losses, into benchmarks/REA
 	$(BIN)/python -m pip install -q --prefer-binary -e '.[bench]'
 	$(BIN)/python benchmarks/losses.py
 	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/smoothers.py
 
 readme: .venv/ready  ## README.md from nbs/index.ipynb
 	$(BIN)/python nbs/_readme.py
