@@ -48,7 +48,7 @@ class LabelSmooth(Callback):
         eps:float|tuple|Callable=None, # How much: a number, a pair (for 1, for 0) or a schedule; None: 0.1
         mode:str|Smoother|Callable="exact", # Where it goes: a name, a `Smoother`, or a function `mode(targ, batch)`
         *,
-        smooth_valid:bool=False, # Smooth validation targets too, as "forward" always does; if not, `valid_loss` is the plain loss
+        smooth_valid:bool=False, # Smooth validation targets too ("forward" always does); if not, `valid_loss` is plain
         targ_idx:int=0, # Which of the batch's targets to smooth
         n:int=None # Number of classes, where the prediction is not one tensor with a class axis
     ):
@@ -74,7 +74,7 @@ class LabelSmooth(Callback):
         self.__dict__['_learn'] = learn
 
 # %% ../nbs/10_callback.ipynb #cb000004
-# Of each smoother, the LabelSmooth that last came to a Learner with it: by a weak reference, as it holds its smoother, and
+# Of each smoother, the LabelSmooth that last came to a Learner with it: a weak reference, as that holds its smoother, and
 # a value that holds its key would stay, with its Learner, for ever
 _users = WeakKeyDictionary()
 

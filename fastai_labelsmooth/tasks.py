@@ -50,7 +50,7 @@ def task_of(
         "expected a tensor with a class axis, or LabelSmooth(n=<number of classes>)")
     if sigmoid and pred.ndim == 1: return task._replace(n=1, axis=0)
     if not -pred.ndim <= task.axis < pred.ndim: raise ValueError(
-        f"the model's prediction has shape {tuple(pred.shape)}: expected a class axis {task.axis}, that of {loss_func!r}")
+        f"the model's prediction has shape {tuple(pred.shape)}: expected the class axis {task.axis} of {loss_func!r}")
     task = task._replace(n=pred.shape[task.axis], axis=task.axis % pred.ndim)
     if task.n < 2 and not sigmoid: raise ValueError(f"logits of shape {tuple(pred.shape)} have n={task.n} classes "
         f"on axis {task.axis}: expected at least 2 (for one logit, use BCEWithLogitsLossFlat)")

@@ -82,8 +82,8 @@ def _register_show_results():
     import fastai.text.learner, fastai.vision.learner
 
     @dispatch
-    def show_results(x:TensorImage, y:TensorVotes, samples, outs, ctxs=None, max_n=10, nrows=None, ncols=None, figsize=None,
-                     **kwargs):
+    def show_results(x:TensorImage, y:TensorVotes, samples, outs, ctxs=None, max_n=10, nrows=None, ncols=None,
+                     figsize=None, **kwargs):
         if ctxs is None: ctxs = get_grid(min(len(samples), max_n), nrows=nrows, ncols=ncols, figsize=figsize)
         return _show_pairs(samples, outs, ctxs, max_n, **kwargs)
 

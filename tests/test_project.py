@@ -1,5 +1,5 @@
 "The project's files say each fact once, and what is generated is up to date"
-import shutil, subprocess, sys
+import re, shutil, subprocess, sys
 from configparser import ConfigParser
 from importlib.metadata import metadata, requires, version, entry_points
 from pathlib import Path
@@ -37,8 +37,8 @@ def test_export_changes_nothing(tmp_path):
     for o in ('nbs', 'fastai_labelsmooth'): shutil.copytree(root/o, tmp_path/o, ignore=shutil.ignore_patterns('__pycache__'))
     for o in ('pyproject.toml', 'settings.ini'): shutil.copy(root/o, tmp_path)
     subprocess.run([Path(sys.executable).parent/'nbdev-export'], cwd=tmp_path, check=True)
-    modules = sorted(p.relative_to(root) for p in (root/'fastai_labelsmooth').glob('*.py'))
-    assert sorted(p.relative_to(tmp_path) for p in (tmp_path/'fastai_labelsmooth').glob('*.py')) == modules
+    modules = sorted(p.relative_to(root) for p in (root/'fastai_labelsmooth').rglob('*.py'))
+    assert sorted(p.relative_to(tmp_path) for p in (tmp_path/'fastai_labelsmooth').rglob('*.py')) == modules
     for o in modules: assert (tmp_path/o).read_text() == (root/o).read_text(), f"{o} is not what its notebook exports: run nbdev-export"
 
 def test_readme_is_the_index():
@@ -46,3 +46,16 @@ def test_readme_is_the_index():
     try: from _readme import readme
     finally: sys.path.pop(0)
     assert (root/'README.md').read_text() == readme(), "run `make readme`"
+
+def test_no_private_name_crosses_a_module():
+    for p in (root/'fastai_labelsmooth').rglob('*.py'):
+        taken = re.findall(r'^from \.[^(\n]*(?:\([^)]*\))?', p.read_text(), re.M)
+        private = re.findall(r'\b_[a-z]\w*', ' '.join(taken))
+        assert p.name in ('_modidx.py',) or not private, f'{p.name} takes {private}'
+
+def test_a_module_can_be_read_in_one_go():
+    for p in (root/'fastai_labelsmooth').rglob('*.py'):
+        if p.name == '_modidx.py': continue
+        lines = p.read_text().splitlines()
+        assert len(lines) < 300, f'{p}: {len(lines)} lines'
+        assert not [i for i,l in enumerate(lines, 1) if len(l) > 120], f'{p}: lines over 120 characters'

@@ -18,7 +18,7 @@ from .core import ByClass, check_positive
 def _frequencies(p):
     "`p` as a tensor; ValueError if it holds no frequencies"
     try: p = torch.as_tensor(p, dtype=torch.get_default_dtype())
-    except (TypeError, ValueError, RuntimeError): raise TypeError(f"p={p!r}: expected a number for each class") from None
+    except (TypeError, ValueError, RuntimeError): raise TypeError(f"p={p!r}: expected a number per class") from None
     if p.ndim != 1 or len(p) < 1 or not (p >= 0).all() or not 0 < p.sum() < math.inf:
         raise ValueError(f"p={p.tolist()}: expected a number for each class, none of them negative, not all 0")
     return p
@@ -140,7 +140,7 @@ def similarity_rows(
     sim:Tensor, # (N, N): how similar each class is to each other, in any unit
     temp:float=1. # The lower, the more goes to the most similar ones; above 0
 ) -> Tensor: # (N, N)
-    "Rows for similar classes: in proportion to exp(sim/temp), 0 for the class itself, whose similarity is not looked at"
+    "Rows for similar classes: in proportion to exp(sim/temp), 0 for the class itself (its similarity is not read)"
     try: sim = torch.as_tensor(sim).double()
     except (TypeError, ValueError, RuntimeError): raise TypeError(f"sim={sim!r}: expected a matrix (N, N)") from None
     if sim.ndim != 2 or len(sim) != sim.shape[1] or len(sim) < 2:
@@ -171,7 +171,7 @@ def tree_rows(
     if len(paths) < 2: raise ValueError(f"paths={paths!r}: expected one for each class, at least 2")
     for path in paths:
         if not path or path.count('') or paths.count(path) > 1: raise ValueError(
-            f"paths has {'/'.join(map(str, path))!r} {paths.count(path)} times: expected a path of its own for each class")
+            f"paths has {'/'.join(map(str, path))!r} {paths.count(path)} times: expected another path for each class")
     check_positive('beta', beta)
     height = _height_of_common_ancestor(paths)
     return _zero_diagonal(-beta*height/max(map(len, paths)))
