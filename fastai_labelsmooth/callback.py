@@ -74,7 +74,7 @@ class LabelSmooth(Callback):
         self.__dict__['_learn'] = learn
 
 # %% ../nbs/10_callback.ipynb #cb000004
-# Of each smoother, the LabelSmooth that last came to a Learner with it: a weak reference, as that holds its smoother, and
+# Of each smoother, the LabelSmooth that last came to a Learner with it: weakly, as that holds its smoother, and
 # a value that holds its key would stay, with its Learner, for ever
 _users = WeakKeyDictionary()
 
