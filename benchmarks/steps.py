@@ -77,13 +77,13 @@ def main():
     for name,(make,n_batches) in cases.items():
         mix = [MixUp()] if 'MixUp' in name else []
         runs = {'without': steps(make, n_batches, mix), 'with': steps(make, n_batches, [*mix, LabelSmooth()])}
-        rows[name] = compare(name, runs, n_batches, 40)
+        rows[name] = compare(name, runs, n_batches, 20)
         if device.type == 'cpu':
-            with busy(): rows[f'{name}, busy cores'] = compare(f'{name}, busy cores', runs, n_batches, 40)
+            with busy(): rows[f'{name}, busy cores'] = compare(f'{name}, busy cores', runs, n_batches, 20)
     with tempfile.TemporaryDirectory() as d:
         jpegs(path := Path(d))
         name = 'resnet18, an epoch of 8 batches that two workers decode'
-        rows[name] = compare(name, {'without': epochs(path), 'with': epochs(path, LabelSmooth())}, 1, 90)
+        rows[name] = compare(name, {'without': epochs(path), 'with': epochs(path, LabelSmooth())}, 1, 60)
     imports = {o: import_seconds(o) for o in ('fastai.basics', 'fastai.vision.all')}
     df = pd.DataFrame(rows).T
     suffix = '' if device.type == 'cpu' else f'-{device.type}'
