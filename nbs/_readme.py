@@ -1,4 +1,5 @@
-"Write README.md from index.ipynb: its markdown as it is, its code with the outputs that it has."
+"Write README.md from index.ipynb: its markdown as it is, its code with the outputs that it has; and the gallery's picture."
+from base64 import b64decode
 from pathlib import Path
 from fastcore.nbio import read_nb
 
@@ -17,4 +18,11 @@ def cell(c):
 
 def readme(): return '\n\n'.join(o for o in map(cell, read_nb(nbs/'index.ipynb').cells) if o) + '\n'
 
-if __name__ == '__main__': (nbs.parent/'README.md').write_text(readme(), encoding='utf-8')
+def picture(name):
+    "The first picture that a notebook shows, as PNG"
+    outputs = (o for c in read_nb(nbs/f'{name}.ipynb').cells for o in c.get('outputs', []))
+    return b64decode(next(''.join(o['data']['image/png']) for o in outputs if 'image/png' in o.get('data', {})))
+
+if __name__ == '__main__':
+    (nbs.parent/'README.md').write_text(readme(), encoding='utf-8')
+    (nbs/'smoothers/gallery.png').write_bytes(picture('smoothers/06_gallery'))

@@ -522,3 +522,21 @@ def test_a_learner_is_freed_when_nobody_holds_it(mode):
     del learn
     gc.collect()
     assert model() is None
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='that no step waits for a GPU')
+@pytest.mark.parametrize('mode', ['exact', 'forward'])
+def test_no_step_waits_for_the_device(mode):
+    "From the second batch on, between the prediction and the loss"
+    class Watch(Callback):
+        order,run_valid = LabelSmooth.order-1,False
+        def after_pred(self):
+            if self.iter: torch.cuda.set_sync_debug_mode('error')
+    class Release(Callback):
+        order = -100
+        def after_loss(self): torch.cuda.set_sync_debug_mode('default')
+    items = [(x.cuda(), y.cuda()) for x,y in digits_dls().train_ds]
+    dls = DataLoaders.from_dsets(items, items, bs=64, num_workers=0, device='cuda')
+    learn = digits_learner(LabelSmooth(.1, mode), dls=dls)
+    learn.model.cuda()
+    try: learn.fit(1, cbs=[Watch(), Release()])
+    finally: torch.cuda.set_sync_debug_mode('default')
