@@ -9,7 +9,7 @@ demo: .venv/ready  ## Digits with and without label smoothing, numbers and a pic
 
 test: .venv/ready  ## The lessons in the notebooks, then the tests
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --timing --skip-file-re "^[_.]$$($(BIN)/python -c 'import sys; print("" if sys.version_info >= (3, 11) else "|multilabel")')" # river's data need 3.11
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 bench: .venv/ready  ## Speed and memory beside other losses, into benchmarks/README.md
 	$(BIN)/python -m pip install -q --prefer-binary -e '.[bench]'
