@@ -52,7 +52,8 @@ def endpoints(valid, observed, test, y, T=None, votes=None):
     scaled = test/temp[:, None]
     res = dict(accuracy=right.mean(0), nll=-at(logp, y).mean(0), brier=((p-np.eye(p.shape[-1])[y])**2).sum(-1).mean(0),
                ece=calibration_error(p, right), temp=temp, nll_t=label_nll(scaled, y), aurc=risk_coverage(test, right),
-               aurc_t=risk_coverage(scaled, right), valid_nll=label_nll(valid, observed, T))
+               aurc_t=risk_coverage(scaled, right), valid_nll=label_nll(valid, observed, T),
+               valid_accuracy=(valid.argmax(-1) == observed).mean(0))
     if votes is not None:
         res['nll_votes'] = -(votes*logp).sum(-1).mean(0)
         res['nll_votes_t'] = -(votes*log_softmax(scaled, -1)).sum(-1).mean(0)

@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 here = Path(__file__).parent
-sys.path[0] = str(here.parent) # and not this folder, whose `statistics` would be taken for Python's own
+if Path(sys.path[0]).resolve() == here.resolve():
+    sys.path[0] = str(here.parent.resolve()) # this folder's `statistics` would be taken for Python's own
 import argparse, multiprocessing, os, time, traceback, warnings
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -16,8 +17,8 @@ from study.data import load, world
 from study.measures import endpoints
 from study.plan import plan, quick_plan, fits
 keys = ['data', 'noise', 'regime', 'arm', 'seed']
-columns = [*keys, 'eps', 'accuracy', 'nll', 'brier', 'ece', 'temp', 'nll_t', 'aurc', 'aurc_t', 'valid_nll', 'nll_votes', 'nll_votes_t',
-           'entropy_corr', 'weight_gap', 'precision', 'recall', 'removed', 'refused', 'failed', 'seconds', 'versions']
+columns = [*keys, 'eps', 'accuracy', 'nll', 'brier', 'ece', 'temp', 'nll_t', 'aurc', 'aurc_t', 'valid_nll', 'valid_accuracy',
+           'nll_votes', 'nll_votes_t', 'entropy_corr', 'weight_gap', 'precision', 'recall', 'removed', 'refused', 'failed', 'seconds', 'versions']
 
 def versions():
     "Of what the numbers depend on"
@@ -60,7 +61,7 @@ def missing(jobs, path):
     return [o for o in jobs if o[:3] not in done],table
 
 def run(jobs, path, workers):
-    "The cells that are still missing, the longest first, in some processes"
+    "The cells that are still missing, in some processes"
     from fastprogress.fastprogress import progress_bar
     jobs,table = missing(jobs, path)
     if not find_spec('cleanlab'): print("cleanlab is not installed (pip install -r study/requirements.txt): its arm is left out")
