@@ -102,9 +102,10 @@ def h4b(c):
             for cell in c.all(noise=('symmetric 20', 'symmetric 30'))]
     return claim('H4b', 'forward gives better decisions than smoothing', rows)
 
-def hindsight(c, cell, mode, column='accuracy'):
-    "The arm of the eps that is best in hindsight: by the mean over the seeds"
-    arms = ['hard', *(f'{mode} {e}' for e in grid[1:])]
+def hindsight(c, cell, mode, column='accuracy', beyond=()):
+    "The arm of the eps that is best in hindsight: by the mean over the seeds. `beyond`: eps that `eps_find` does not try"
+    tried = ['hard', *(f'{mode} {e}' for e in (*grid[1:], *beyond))]
+    arms = [o for o in tried if o in c.arms(cell)]
     means = [c.values(cell, o, column).mean() for o in arms]
     return arms[int(np.nanargmax(means))]
 
