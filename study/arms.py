@@ -124,10 +124,10 @@ def choose(cell, mode):
 
 def by_valid_matrix(cell):
     "Forward with `noise_matrix` of the validation items, as the hard model sees them"
-    start,first = time.perf_counter(),hard(cell)
+    start,first = time.process_time(),hard(cell)
     p,labels = softmax(first.valid, -1),cell.labels(cell.world.valid)
     T = np.stack([noise_of(p[:, k], labels[:, k]).to_numpy() for k in range(cell.R)])
-    return matrix(cell, T, first.seconds + time.perf_counter()-start)
+    return matrix(cell, T, first.seconds + time.process_time()-start)
 
 def folds(cell):
     "The fold of each training item, (R, items)"
@@ -198,9 +198,9 @@ def cleanlab(cell):
     "From outside: cleanlab's filter on five folds of hard models, then a hard model of the rest (Northcutt et al. 2021)"
     from cleanlab.filter import find_label_issues
     p,seconds = hard_folds(cell)
-    start = time.perf_counter()
+    start = time.process_time()
     issues = np.stack([find_label_issues(labels, o, n_jobs=1) for o,labels in zip(p, train_labels(cell))])
-    return pruned(cell, issues, seconds + time.perf_counter()-start)
+    return pruned(cell, issues, seconds + time.process_time()-start)
 
 def modes(mode): return {f'{mode} {e}': partial(smooth, mode=mode, eps=e) for e in grid}
 

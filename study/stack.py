@@ -97,7 +97,7 @@ def train(
     sigmoid=False
 ) -> tuple: # (model, seconds)
     "Train a stack, each network for as many steps"
-    start = time.perf_counter()
+    start = time.process_time() # of this process: others may be busy beside it
     steps = fit.epochs*max(1, round((epoch_items or len(items[0]))/fit.bs))
     x,targets = torch.as_tensor(x),torch.as_tensor(targets)
     dl = Batches(x, targets, items, seeds, fit.bs, steps)
@@ -106,7 +106,7 @@ def train(
     learn.remove_cb(ProgressCallback)
     learn.logger = noop
     learn.fit_one_cycle(1, fit.lr) # one "epoch" of all steps: nothing is validated between
-    return learn.model.eval(),time.perf_counter()-start
+    return learn.model.eval(),time.process_time()-start
 
 @torch.no_grad()
 def logits(model, x, items):
