@@ -1,4 +1,4 @@
-"The data of the study, their noise, and the world of each seed: who trains, who validates, who tests, and what was observed"
+"The data of the study, their noise, and the world of each seed: who trains, validates, tests, and what was observed"
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +33,7 @@ def mnist():
     return Data('mnist', ((x-x.mean())/x.std()).astype(np.float32), y.astype(np.int64), 10)
 
 def snippets(dims=100):
-    "Words and pairs of words by TF-IDF, then the directions in which they vary most: thirty networks at once fit into the time"
+    "Words and pairs of words by TF-IDF, then the directions in which they vary most: for thirty networks at once"
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
     d = pd.read_csv(snippets_csv)
@@ -49,8 +49,9 @@ def yeast():
     y = np.array([list(b.values()) for _,b in rows]).astype(np.int64)
     return Data('yeast', standardised(x), y, y.shape[1], sigmoid=True)
 
-_loaders = dict(breast_cancer=lambda: tabular('breast_cancer', load_breast_cancer), wine=lambda: tabular('wine', load_wine),
-                digits=lambda: tabular('digits', load_digits), mnist=mnist, snippets=snippets, yeast=yeast)
+_loaders = dict(breast_cancer=lambda: tabular('breast_cancer', load_breast_cancer),
+                wine=lambda: tabular('wine', load_wine), digits=lambda: tabular('digits', load_digits),
+                mnist=mnist, snippets=snippets, yeast=yeast)
 
 @lru_cache
 def load(name): return _loaders[name]()
@@ -67,8 +68,9 @@ def noise_matrix(noise, data):
     "The true matrix of a noise; of `one vote`: how people vote on an item of each majority"
     n = 2 if data.sigmoid else data.n
     if noise == 'none': return np.eye(n)
-    if noise == 'one vote': return np.stack([data.votes[data.y == k].sum(0) for k in range(n)])/1. / np.array(
-        [[data.votes[data.y == k].sum()] for k in range(n)])
+    if noise == 'one vote':
+        counts = np.stack([data.votes[data.y == k].sum(0) for k in range(n)])
+        return counts/counts.sum(1, keepdims=True)
     if noise.startswith('symmetric'): return symmetric(n, int(noise.split()[1])/100)
     if n == 2: return np.array([[.95, .05], [.3, .7]])
     return .7*np.eye(n) + .3*np.roll(np.eye(n), 1, axis=1)
@@ -94,8 +96,8 @@ class World(NamedTuple):
     @property
     def eps(self):
         "The share of wrong labels that is to be expected"
-        y = self.data.y
-        if self.noise == 'one vote': return float(1 - (self.data.votes[np.arange(len(y)), y]/self.data.votes.sum(1)).mean())
+        y,votes = self.data.y,self.data.votes
+        if self.noise == 'one vote': return float(1 - (votes[np.arange(len(y)), y]/votes.sum(1)).mean())
         return float(1 - np.diag(self.T)[y].mean())
 
 def world(name, noise, seeds):

@@ -5,7 +5,7 @@ from scipy.special import log_softmax, logsumexp
 def at(x, labels): return np.take_along_axis(x, labels[..., None], -1)[..., 0]
 
 def log_observed(logp, T):
-    "From the classes to the labels: log of `p @ T`; T is (networks, classes, labels), or None where labels are the classes"
+    "From classes to labels: log of `p @ T`; T is (networks, classes, labels), or None where labels are the classes"
     return logp if T is None else np.log(np.einsum('irk,rkl->irl', np.exp(logp), T).clip(1e-300))
 
 def label_nll(logits, labels, T=None):
@@ -45,7 +45,7 @@ def correlation(a, b):
 def entropy(p): return -(p*np.log(p.clip(1e-12))).sum(-1)
 
 def endpoints(valid, observed, test, y, T=None, votes=None):
-    "Each endpoint of STUDY.md for each network. `observed` are the validation labels; `y` (and `votes`, shares) of the test items"
+    "Each endpoint of STUDY.md for each network. `observed`: validation labels; `y` and `votes` (shares): of test items"
     logp = log_softmax(test, -1)
     p,right = np.exp(logp),(test.argmax(-1) == y).astype(float)
     temp = temperature(valid, observed, T)

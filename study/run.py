@@ -1,5 +1,5 @@
 """`python study/run.py`: the study of STUDY.md, into `results.csv`. `--quick`: a slice of it, into `quick.csv`.
-`--only data=wine,noise=none,regime=long,arm=hard,seed=3`: train such rows again and print them, beside those of the table"""
+`--only data=wine,noise=none,regime=long,arm=hard,seed=3`: train such rows again, print them beside the table's"""
 import sys
 from pathlib import Path
 here = Path(__file__).parent
@@ -17,12 +17,15 @@ from study.data import load, world
 from study.measures import endpoints
 from study.plan import plan, quick_plan, fits
 keys = ['data', 'noise', 'regime', 'arm', 'seed']
-columns = [*keys, 'eps', 'accuracy', 'nll', 'brier', 'ece', 'temp', 'nll_t', 'aurc', 'aurc_t', 'valid_nll', 'valid_accuracy',
-           'nll_votes', 'nll_votes_t', 'entropy_corr', 'weight_gap', 'precision', 'recall', 'removed', 'refused', 'failed', 'seconds', 'versions']
+columns = [*keys, 'eps', 'accuracy', 'nll', 'brier', 'ece', 'temp', 'nll_t', 'aurc', 'aurc_t', 'valid_nll',
+           'valid_accuracy', 'nll_votes', 'nll_votes_t', 'entropy_corr', 'weight_gap', 'precision', 'recall', 'removed',
+           'refused', 'failed', 'seconds', 'versions']
+
+has_cleanlab = find_spec('cleanlab') is not None
 
 def versions():
     "Of what the numbers depend on"
-    return ' '.join(f'{o}={version(o)}' for o in ('torch', 'fastai', *(['cleanlab'] if find_spec('cleanlab') else [])))
+    return ' '.join(f'{o}={version(o)}' for o in ('torch', 'fastai', *(['cleanlab'] if has_cleanlab else [])))
 
 def rows_of(cell, regime, name, arm):
     "An arm's rows, one for each seed; a failure is a row too"
@@ -42,8 +45,9 @@ def run_cell(data, noise, regime, seeds, only=None):
     import torch
     torch.set_num_threads(1)
     cell = Cell(world(data, noise, seeds), fits[data, regime])
-    arms = {k:v for k,v in arms_of(load(data)).items() if only in (None, k) and (k != 'cleanlab prune' or find_spec('cleanlab'))}
-    table = pd.concat([rows_of(cell, regime, k, arm) for k,arm in arms.items()])
+    arms = arms_of(load(data))
+    names = [o for o in arms if only in (None, o) and (has_cleanlab or o != 'cleanlab prune')]
+    table = pd.concat([rows_of(cell, regime, o, arms[o]) for o in names])
     return table.reindex(columns=columns)
 
 def run_one(job): return run_cell(*job)
@@ -64,7 +68,7 @@ def run(jobs, path, workers):
     "The cells that are still missing, in some processes"
     from fastprogress.fastprogress import progress_bar
     jobs,table = missing(jobs, path)
-    if not find_spec('cleanlab'): print("cleanlab is not installed (pip install -r study/requirements.txt): its arm is left out")
+    if not has_cleanlab: print("cleanlab is not installed (pip install -r study/requirements.txt): its arm is left out")
     start = time.perf_counter()
     with multiprocessing.get_context('spawn').Pool(workers) as pool:
         for done in progress_bar(pool.imap_unordered(run_one, jobs), total=len(jobs)):
@@ -80,9 +84,10 @@ def rerun(only, path):
     if not jobs: raise SystemExit(f"--only {only}: the study has no such cell")
     table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
     for job in jobs:
+        row = {**dict(zip(keys, job[:3])), **asked}
         for name,part in (('again', run_cell(*job, asked.get('arm'))), ('table', table)):
-            same = np.logical_and.reduce([part[k].astype(str) == str(v) for k,v in {**dict(zip(keys, job)), **asked}.items()])
-            print(name, part[same].drop(columns=['versions']).dropna(axis=1, how='all').to_string(index=False), sep='\n')
+            found = part[np.logical_and.reduce([part[k].astype(str) == v for k,v in row.items()])]
+            print(name, found.drop(columns='versions').dropna(axis=1, how='all').to_string(index=False), sep='\n')
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)

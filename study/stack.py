@@ -1,5 +1,6 @@
-"""Many small networks in one Learner: logits are (items, networks, classes), and each network has its own weights, items,
-labels and order. Adam treats each weight by itself and the loss is a mean for each network, so each trains as if alone"""
+"""Many small networks in one Learner: logits are (items, networks, classes), and each network has its own weights,
+items, labels and order. Adam treats each weight by itself and the loss is a mean for each network, so each trains as if
+alone"""
 import time
 from functools import partial
 from typing import NamedTuple
@@ -25,7 +26,8 @@ def uniform(seeds, fan_in, *shape):
     "What `nn.Linear` and `nn.Conv2d` start with, each network from its own seed"
     starts = [np.random.default_rng([seed, fan_in, *shape]).integers(2**62) for seed in seeds]
     gens = [torch.Generator().manual_seed(int(o)) for o in starts]
-    return nn.Parameter(torch.stack([torch.empty(shape).uniform_(-fan_in**-.5, fan_in**-.5, generator=g) for g in gens]))
+    bound = fan_in**-.5
+    return nn.Parameter(torch.stack([torch.empty(shape).uniform_(-bound, bound, generator=g) for g in gens]))
 
 class Linear(nn.Module):
     "A linear layer of each network: (networks, items, in) to (networks, items, out)"
@@ -102,7 +104,8 @@ def train(
     x,targets = torch.as_tensor(x),torch.as_tensor(targets)
     dl = Batches(x, targets, items, seeds, fit.bs, steps)
     loss_func = BinaryStackLoss() if sigmoid else StackLoss()
-    learn = Learner(DataLoaders(dl, [], device='cpu'), Stack(seeds, x.shape[1:], n, fit.hidden), loss_func, lr=fit.lr, cbs=cbs)
+    model = Stack(seeds, x.shape[1:], n, fit.hidden)
+    learn = Learner(DataLoaders(dl, [], device='cpu'), model, loss_func, lr=fit.lr, cbs=cbs)
     learn.remove_cb(ProgressCallback)
     learn.logger = noop
     learn.fit_one_cycle(1, fit.lr) # one "epoch" of all steps: nothing is validated between

@@ -1,5 +1,5 @@
-"""Paired comparisons over seeds whose splits overlap. scipy has the t distribution; the correction of the variance (Nadeau &
-Bengio 2003) is in none of the libraries, and Holm's rule is three lines"""
+"""Paired comparisons over seeds whose splits overlap. scipy has the t distribution; the correction of the variance
+(Nadeau & Bengio 2003) is in none of the libraries, and Holm's rule is three lines"""
 from typing import NamedTuple
 import numpy as np
 from scipy import stats

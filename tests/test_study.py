@@ -53,7 +53,8 @@ def test_asymmetric_noise_of_two_classes_is_30_and_5_percent():
 def test_one_vote_is_drawn_as_people_voted():
     d = data.Data('few', np.zeros((2, 1)), np.array([0, 2]), 3, np.array([[6, 3, 1], [0, 2, 8]]))
     draws = np.stack([data.observed(d, None, 'one vote', np.random.default_rng(k)) for k in range(4000)])
-    np.testing.assert_allclose([[(draws[:, i] == k).mean() for k in range(3)] for i in (0, 1)], [[.6, .3, .1], [0, .2, .8]], atol=.03)
+    seen = [[(draws[:, i] == k).mean() for k in range(3)] for i in (0, 1)]
+    np.testing.assert_allclose(seen, [[.6, .3, .1], [0, .2, .8]], atol=.03)
 
 # The stack
 
@@ -78,7 +79,7 @@ def test_a_seed_trained_in_the_stack_equals_one_trained_alone(smooth):
     model,_ = stack.train(w.data.x, 3, w.seeds, list(w.train), w.labels, fit, smooth())
     for k in range(3):
         alone = _alone(w, k, fit, smooth())
-        for a,b in zip(alone, (model.layers[0].weight, model.layers[0].bias, model.layers[2].weight, model.layers[2].bias)):
+        for a,b in zip(alone, (p for i in (0, 2) for p in (model.layers[i].weight, model.layers[i].bias))):
             torch.testing.assert_close(a, b[k].squeeze(0) if a.ndim == 1 else b[k], rtol=1e-4, atol=1e-5)
 
 def test_each_network_passes_over_its_own_items_in_its_own_order():
@@ -108,11 +109,13 @@ def test_a_matrix_for_each_network_is_forward_with_that_matrix():
     from fastai_labelsmooth.smoothers.core import Batch
     from fastai_labelsmooth.tasks import Task
     task = Task(3, 2, -100, False)
-    mine = torch.autograd.grad(soft_cross_entropy(z, arms.per_network(T)(targ, Batch(task, pred=z.detach())), 2, reduction='sum'), z)[0]
+    soft = arms.per_network(T)(targ, Batch(task, pred=z.detach()))
+    mine = torch.autograd.grad(soft_cross_entropy(z, soft, 2, reduction='sum'), z)[0]
     for k in range(2):
         zk = z[:, k].detach().requires_grad_()
         soft = Forward(T[k])(targ[:, k], Batch(task._replace(axis=1), None, zk.detach()))
-        torch.testing.assert_close(mine[:, k], torch.autograd.grad(soft_cross_entropy(zk, soft, 1, reduction='sum'), zk)[0], rtol=1e-4, atol=1e-5)
+        theirs = torch.autograd.grad(soft_cross_entropy(zk, soft, 1, reduction='sum'), zk)[0]
+        torch.testing.assert_close(mine[:, k], theirs, rtol=1e-4, atol=1e-5)
 
 # The arms
 
@@ -120,7 +123,8 @@ def test_issues_are_those_of_label_issues():
     rng = np.random.default_rng(0)
     p,labels = softmax(rng.normal(size=(90, 3))*2, 1),rng.integers(3, size=90)
     items = [(torch.zeros(2), torch.tensor(o)) for o in labels]
-    learn = quiet(Learner(DataLoaders(DataLoader(items, bs=30), DataLoader(items, bs=30)), torch.nn.Linear(2, 3), CrossEntropyLossFlat()))
+    dls = DataLoaders(DataLoader(items, bs=30), DataLoader(items, bs=30))
+    learn = quiet(Learner(dls, torch.nn.Linear(2, 3), CrossEntropyLossFlat()))
     T = arms.noise_of(p, labels).to_numpy()
     assert set(np.where(arms.posterior_issues(p, T, labels))[0]) == set(learn.label_issues(preds=torch.tensor(p)).index)
 
@@ -218,8 +222,8 @@ def test_a_failed_run_is_a_row(monkeypatch):
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
     jobs = [('wine', 'none', 'short', seeds), ('wine', 'none', 'long', seeds)]
-    row = pd.DataFrame([dict(data='wine', noise='none', regime='short', arm='hard', seed=1)]).reindex(columns=run.columns)
-    run.save(row, tmp_path/'results.csv')
+    row = pd.DataFrame([dict(data='wine', noise='none', regime='short', arm='hard', seed=1)])
+    run.save(row.reindex(columns=run.columns), tmp_path/'results.csv')
     left,table = run.missing(jobs, tmp_path/'results.csv')
     assert left == jobs[1:] and len(table) == 1 and [o.name for o in tmp_path.iterdir()] == ['results.csv']
 
@@ -232,7 +236,8 @@ def test_plan_is_that_of_the_study():
 # The statistics
 
 def test_a_hand_worked_case():
-    diff = [1, 2, 3] # mean 2, variance 1; with test/training items of 1/3: SE = sqrt(1/3+1/3) = .8165, t = 2.449, 2 degrees of freedom
+    # mean 2, variance 1; with test/training items of 1/3: SE = sqrt(1/3+1/3) = .8165, t = 2.449, 2 degrees of freedom
+    diff = [1, 2, 3]
     m = st.t_test(diff, ratio=1/3)
     assert m.mean == 2 and st.standard_error(diff, 1/3) == pytest.approx(.81650, abs=1e-5)
     # with 2 degrees of freedom the distribution is t/sqrt(2+t^2)/2 + 1/2
@@ -278,10 +283,13 @@ def _made_up(**values):
     rows = []
     for arm,cols in values.items():
         draws = {k: rng.normal(m, s, 30) for k,(m,s) in cols.items()}
-        rows.append(pd.DataFrame({**dict(data='wine', noise='symmetric 20', regime='long', arm=arm.replace('_eps', ' eps'), seed=range(30)), **draws}))
+        cell = dict(data='wine', noise='symmetric 20', regime='long', arm=arm.replace('_eps', ' eps'), seed=range(30))
+        rows.append(pd.DataFrame({**cell, **draws}))
     return pd.concat(rows)
 
-def _h4(forward, exact): return claims.h4b(claims.Cells(_made_up(forward_eps_find=dict(accuracy=forward), exact_eps_find=dict(accuracy=exact))))
+def _h4(forward, exact):
+    table = _made_up(forward_eps_find=dict(accuracy=forward), exact_eps_find=dict(accuracy=exact))
+    return claims.h4b(claims.Cells(table))
 
 def test_a_claim_is_held_contradicted_or_open():
     assert _h4((.9, .01), (.8, .01)).word == 'held'
