@@ -2,8 +2,8 @@
 A claim is *held* if each comparison that it is about is shown (p below 0.05 after Holm's correction within the claim),
 otherwise *refuted*; a comparison that is not shown is *contradicted* (its interval lies on the other side) or *open*.
 Where STUDY.md leaves a choice: H2 and H3 are asked in all cells; H4 and H5 with `eps_find`'s eps; the best eps in
-hindsight is the one with the best mean accuracy over the seeds of the cell; H7's forward has the share of votes that miss the
-majority as its eps; H9's "forward alone" is one training with the true eps, and "it" is cleanlab's result"""
+hindsight is the one with the best mean accuracy over the seeds of the cell; H7's forward has the share of votes that
+miss the majority as its eps; H9's "forward alone" is one training with the true eps, and "it" is cleanlab's result"""
 from functools import partial
 from typing import NamedTuple
 import numpy as np
