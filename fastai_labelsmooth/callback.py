@@ -7,7 +7,7 @@ __all__ = ['as_smoother', 'LabelSmooth']
 
 # %% ../nbs/10_callback.ipynb #156e5487
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 from fastai.basics import *
 from fastai.callback.mixup import MixHandler, reduce_loss
 from fastai.callback.schedule import LRFinder, ParamScheduler
@@ -74,15 +74,18 @@ class LabelSmooth(Callback):
         self.__dict__['_learn'] = learn
 
 # %% ../nbs/10_callback.ipynb #cb000004
-_users = WeakKeyDictionary() # of each smoother, the LabelSmooth that last came to a Learner with it
+# Of each smoother, the LabelSmooth that last came to a Learner with it: by a weak reference, as it holds its smoother, and
+# a value that holds its key would stay, with its Learner, for ever
+_users = WeakKeyDictionary()
 
 def _check_smoother(cb):
     "Raise if a smoother that learns is learning in another Learner: a smoother's state is that of one"
-    other,smoother = _users.get(cb.smoother),cb.smoother
+    smoother = cb.smoother
+    other = _users[smoother]() if smoother in _users else None
     learns,is_used = type(smoother).observe is not Smoother.observe,other not in (None, cb) and other.learn is not None
     if learns and is_used: raise ValueError(
         f"mode={smoother!r} learns in another Learner: expected one for each (make another)")
-    _users[smoother] = cb
+    _users[smoother] = ref(cb)
 
 @patch
 def _check_learner(self:LabelSmooth, learn):

@@ -5,7 +5,7 @@ from pathlib import Path
 here = Path(__file__).parent
 if Path(sys.path[0]).resolve() == here.resolve():
     sys.path[0] = str(here.parent.resolve()) # this folder's `statistics` would be taken for Python's own
-import argparse, multiprocessing, os, time, traceback, warnings
+import argparse, gc, multiprocessing, os, time, traceback, warnings
 from importlib.metadata import version
 from importlib.util import find_spec
 warnings.filterwarnings('ignore')
@@ -46,8 +46,11 @@ def run_cell(data, noise, regime, seeds, only=None):
     torch.set_num_threads(1)
     cell = Cell(world(data, noise, seeds), fits[data, regime])
     arms = arms_of(load(data))
-    names = [o for o in arms if only in (None, o) and (has_cleanlab or o != 'cleanlab prune')]
-    table = pd.concat([rows_of(cell, regime, o, arms[o]) for o in names])
+    names,tables = [o for o in arms if only in (None, o) and (has_cleanlab or o != 'cleanlab prune')],[]
+    for name in names:
+        tables.append(rows_of(cell, regime, name, arms[name]))
+        gc.collect() # a Learner is a circle of references, and holds the order of all its batches
+    table = pd.concat(tables)
     return table.reindex(columns=columns)
 
 def run_one(job): return run_cell(*job)
@@ -70,7 +73,8 @@ def run(jobs, path, workers):
     jobs,table = missing(jobs, path)
     if not has_cleanlab: print("cleanlab is not installed (pip install -r study/requirements.txt): its arm is left out")
     start = time.perf_counter()
-    with multiprocessing.get_context('spawn').Pool(workers) as pool:
+    # A process for each cell gives all of its memory back
+    with multiprocessing.get_context('spawn').Pool(workers, maxtasksperchild=1) as pool:
         for done in progress_bar(pool.imap_unordered(run_one, jobs), total=len(jobs)):
             table = done if table.empty else pd.concat([table, done])
             save(table, path)

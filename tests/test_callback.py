@@ -1,5 +1,5 @@
 "LabelSmooth on real Learners: what it trains, what everybody else sees, and what is left after any interruption"
-import math, time
+import gc, math, time, weakref
 import pytest, torch, torch.nn.functional as F
 from torch.testing import assert_close
 from fastai.vision.all import *
@@ -513,3 +513,12 @@ def test_two_mixers_are_refused():
     class SecondMix(OwnMix): pass
     learn = digits_learner([LabelSmooth(), OwnMix(), SecondMix()])
     with pytest.raises(ValueError, match='SecondMix and OwnMix both mix this batch'): learn.fit(1)
+
+@pytest.mark.parametrize('mode', ['exact', 'forward'])
+def test_a_learner_is_freed_when_nobody_holds_it(mode):
+    learn = digits_learner(LabelSmooth(.1, mode))
+    with learn.no_logging(): learn.fit(1)
+    model = weakref.ref(learn.model)
+    del learn
+    gc.collect()
+    assert model() is None
