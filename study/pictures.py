@@ -27,6 +27,7 @@ def limits(rows, scale, margin):
 def forest(claim, margins={}):
     "A claim's comparisons: a row of panels for each question, a panel for each data set, a line for each noise and fit"
     tested = claim.rows[claim.rows.lo.notna()]
+    if tested.empty: return # nothing of it was run
     questions = list(tested[['measure', 'what']].drop_duplicates().itertuples(index=False, name=None))
     names = ordered(tested, data_order, 'data')
     lines = [(noise, regime) for noise in ordered(tested, noise_order, 'noise') for regime in ('short', 'long')]
@@ -75,6 +76,7 @@ arm_style = {'hard': ('#8c8c8c', 'o-'), 'exact eps_find': ('#E69F00', 's-'), 'fo
 def by_noise(table, regime, measures=('accuracy', 'nll', 'ece'), names=data_order[:3], arms=arm_style):
     "Means over the seeds against the noise"
     part = table[(table.regime == regime) & table.arm.isin(arms)]
+    names = [o for o in names if o in set(part.data)]
     noises = ordered(part[part.data.isin(names)], noise_order, 'noise')
     size = (3*len(names), 2.1*len(measures))
     fig,axes = plt.subplots(len(measures), len(names), figsize=size, sharex=True, sharey='row', squeeze=False,

@@ -2,6 +2,7 @@
 import numpy as np
 import pandas as pd
 from .pictures import data_order, noise_order, ordered, units
+from .plan import plan
 
 marks = dict(shown='✓', open='·', contradicted='✗')
 
@@ -24,6 +25,7 @@ def cell_text(r, scale):
 def numbers(claim, measure, what=None):
     "Mean difference, 95% interval and result: ✓ shown, · open, ✗ contradicted"
     part = claim.rows[claim.rows.measure == measure]
+    if part.empty: return f'{claim.name}, {measure}: nothing of it was run'
     if what is None: what = part.what.iloc[0]
     part = part[part.what == what]
     label,scale = units[measure]
@@ -37,6 +39,11 @@ def numbers(claim, measure, what=None):
 
 guide_arms = ['hard', 'exact 0.1', 'exact eps_find', 'forward eps_find', 'forward noise_matrix', 'forward oof matrix',
               'issues 2 rounds', 'cleanlab prune']
+
+def left_out(table):
+    "Data sets, noises and regimes of the plan that the table has not"
+    done = set(table[['data', 'noise', 'regime']].itertuples(index=False, name=None))
+    return pd.DataFrame([o[:3] for o in plan if o[:3] not in done], columns=['data', 'noise', 'regime'])
 
 def best_marked(values, form, best):
     "Values as text, the best with a star"
