@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export MPLBACKEND ?= Agg
 
-.PHONY: demo test bench readme
+.PHONY: demo test bench study readme
 
 demo: .venv/ready  ## Digits with and without label smoothing, numbers and a picture
 	$(BIN)/python examples/digits.py
@@ -16,6 +16,9 @@ bench: .venv/ready  ## Speed and memory beside other losses, into benchmarks/REA
 	$(BIN)/python benchmarks/losses.py
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/smoothers.py
+
+study: .venv/ready  ## Which reading of eps is better: into study/results.csv, resumed where it stopped; QUICK=1: a slice in a minute
+	$(BIN)/python study/run.py $(if $(QUICK),--quick)
 
 readme: .venv/ready  ## README.md from nbs/index.ipynb
 	$(BIN)/python nbs/_readme.py

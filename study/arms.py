@@ -1,0 +1,231 @@
+"""The arms: what each does with a world of labels. All are a `Learner` with `LabelSmooth` (or none), on the same
+networks and batches"""
+import time
+from functools import partial
+from typing import NamedTuple
+import numpy as np
+import torch
+from scipy.special import softmax
+from sklearn.model_selection import StratifiedKFold
+from fastai_labelsmooth.callback import LabelSmooth
+from fastai_labelsmooth.interpret.noise import noise_of
+from fastai_labelsmooth.smoothers.model import Bootstrap
+from fastai_labelsmooth.smoothers.noise import Forward
+from fastai_labelsmooth.smoothers.penalties import ConfidencePenalty, MaxSup
+from .data import symmetric
+from .measures import label_nll
+from .stack import logits, train
+
+grid = .05, .1, .2, .3, .4 # and 0, which is `hard`: what `eps_find` tries
+n_folds = 5
+
+class Result(NamedTuple):
+    "What an arm made, for each of R networks"
+    valid:np.ndarray # Logits (items, R, classes)
+    test:np.ndarray
+    seconds:float # Of all trainings that it needs, together
+    weights:torch.Tensor # (R, weights)
+    eps:object = np.nan # A number, or one for each network
+    T:np.ndarray = None # (R, classes, classes): how it thinks that labels come from classes
+    extra:dict = {} # Endpoints of its own
+
+def two_classes(z):
+    "Labels scored one by one as questions with two answers: (items, R, labels) to (items*labels, R, 2)"
+    z = z.transpose(0, 2, 1).reshape(-1, z.shape[1])
+    return np.stack([np.zeros_like(z), z], -1)
+
+def per_network(T):
+    "`Forward` with a matrix for each network: the clean class's posterior has `Forward`'s gradient"
+    log_T = torch.as_tensor(T, dtype=torch.float32).clamp(min=1e-30).log()
+    network = torch.arange(len(T))
+    def mode(targ, batch): return (batch.pred.log_softmax(-1) + log_T[network, :, targ]).softmax(-1)
+    return mode
+
+class Cell:
+    "A world, how long to fit, and the trainings so far: what several arms need is trained once"
+    def __init__(self, world, fit):
+        self.world,self.fit,self.done = world,fit,{}
+        self.R,self.n = len(world.seeds),2 if world.data.sigmoid else world.data.n
+
+    def once(self, key, make):
+        if key not in self.done: self.done[key] = make()
+        return self.done[key]
+
+    def logits(self, model, items):
+        z = logits(model, self.world.data.x, items)
+        return two_classes(z) if self.world.data.sigmoid else z
+
+    def labels(self, items, source=None):
+        "(items, R) of positions (R, items), as observed or of another array (all items)"
+        each = self.world.labels if source is None else [source]*self.R
+        res = np.stack([o[i] for o,i in zip(each, items)], -1) # (items, R); scored one by one: (items, labels, R)
+        return res.reshape(-1, self.R)
+
+    def train(self, mode='hard', eps=None, targets=None, items=None):
+        "A training on all items, or on each network's `items`"
+        w,cbs = self.world,None if mode == 'hard' else LabelSmooth(eps, mode=mode)
+        if targets is None: targets = w.labels.astype(np.float32) if w.data.sigmoid else w.labels
+        if items is None: items = list(w.train)
+        data,n_items = w.data,w.train.shape[1]
+        model,seconds = train(data.x, data.n, w.seeds, items, targets, self.fit, cbs, n_items, data.sigmoid)
+        weights = torch.cat([p.detach().flatten(1) for p in model.parameters()], 1)
+        eps = np.nan if eps is None else eps
+        return Result(self.logits(model, w.valid), self.logits(model, w.test), seconds, weights, eps)
+
+# One training
+
+def hard(cell): return cell.once('hard', lambda: cell.train()._replace(eps=0.))
+
+def smooth(cell, mode, eps=None):
+    "One of the library's modes by its name, or a smoother"
+    if eps == 0: return hard(cell)
+    res = cell.once((str(mode), eps), lambda: cell.train(mode, eps))
+    if mode != 'forward' or isinstance(eps, tuple): return res
+    return res._replace(T=np.stack([symmetric(cell.n, eps)]*cell.R))
+
+def rescaled(cell):
+    "paper(eps*N/(N-1)) beside exact(eps): the largest difference of a weight, for each network"
+    res,exact = smooth(cell, 'paper', .1*cell.n/(cell.n-1)),smooth(cell, 'exact', .1)
+    gap = (res.weights-exact.weights).abs().amax(1)
+    return res._replace(extra=dict(weight_gap=gap.numpy()))
+
+def true_eps(cell):
+    "The share of wrong labels typed in; of labels scored one by one, both rates"
+    eps,T = round(cell.world.eps, 6),cell.world.T
+    if not cell.world.data.sigmoid: return smooth(cell, 'forward', eps)
+    if not eps: return hard(cell)
+    return smooth(cell, 'forward', (T[1, 0], T[0, 1]))._replace(T=np.stack([T]*cell.R), eps=eps)
+
+def matrix(cell, T, seconds=0.):
+    "Forward with one matrix for each network"
+    refused = np.array([(np.diag(t) <= (t-np.diag(np.diag(t))).max(1)).any() for t in T]) # by the library's `Forward`
+    res = cell.train(per_network(T))
+    eps = np.array([1-np.diag(t).mean() for t in T])
+    return res._replace(T=T, eps=eps, seconds=res.seconds+seconds, extra=dict(refused=refused))
+
+def true_matrix(cell):
+    w = cell.world
+    if w.noise == 'none': return hard(cell)._replace(T=np.stack([w.T]*cell.R))
+    return cell.train(Forward(w.T))._replace(T=np.stack([w.T]*cell.R), eps=w.eps)
+
+def votes(cell):
+    "Trained on the shares of the votes: what people really said, not on one vote"
+    v = cell.world.data.votes
+    shares = torch.as_tensor(v/v.sum(1, keepdims=True), dtype=torch.float32)
+    return cell.train(targets=shares.expand(cell.R, *shares.shape))
+
+# What needs several
+
+def choose(cell, mode):
+    "`eps_find`: train for each eps; each network keeps the one by which the observed validation labels are most likely"
+    tried = [hard(cell), *(smooth(cell, mode, e) for e in grid)]
+    labels = cell.labels(cell.world.valid)
+    best = np.stack([label_nll(o.valid, labels, o.T) for o in tried]).argmin(0)
+    network = np.arange(cell.R)
+    def pick(values): return np.stack([tried[b][values][:, k] for k,b in zip(network, best)], 1)
+    T = np.stack([np.eye(cell.n) if tried[b].T is None else tried[b].T[k] for k,b in zip(network, best)])
+    seconds,eps = sum(o.seconds for o in tried),np.array([0., *grid])[best]
+    return Result(pick(0), pick(1), seconds, None, eps, T if mode == 'forward' else None)
+
+def by_valid_matrix(cell):
+    "Forward with `noise_matrix` of the validation items, as the hard model sees them"
+    first = hard(cell)
+    start = time.process_time()
+    p,labels = softmax(first.valid, -1),cell.labels(cell.world.valid)
+    T = np.stack([noise_of(p[:, k], labels[:, k]).to_numpy() for k in range(cell.R)])
+    return matrix(cell, T, first.seconds + time.process_time()-start)
+
+def folds(cell):
+    "The fold of each training item, (R, items)"
+    w = cell.world
+    def of(seed, items, labels):
+        res,split = np.zeros(len(items), int),StratifiedKFold(n_folds, shuffle=True, random_state=seed)
+        for k,(_,part) in enumerate(split.split(items, labels[items])): res[part] = k
+        return res
+    return cell.once('folds', lambda: np.stack([of(*o) for o in zip(w.seeds, w.train, w.labels)]))
+
+def out_of_fold(cell, kept, mode='hard', eps=None):
+    "Training items by models of the other folds: (probabilities (R, items, classes), seconds). All folds are one stack"
+    w,fold = cell.world,folds(cell)
+    seeds = np.repeat(w.seeds, n_folds)
+    items = [w.train[r][(fold[r] != k) & kept[r]] for r in range(cell.R) for k in range(n_folds)]
+    labels = torch.as_tensor(w.labels).repeat_interleave(n_folds, 0)
+    cbs = None if mode == 'hard' else LabelSmooth(eps, mode=mode)
+    epoch_items = w.train.shape[1]*(n_folds-1)/n_folds
+    model,seconds = train(w.data.x, w.data.n, seeds, items, labels, cell.fit, cbs, epoch_items)
+    z = logits(model, w.data.x, w.train.repeat(n_folds, 0)).reshape(w.train.shape[1], cell.R, n_folds, -1)
+    return softmax(np.take_along_axis(z, fold.T[..., None, None], 2)[:, :, 0], -1).transpose(1, 0, 2),seconds
+
+def all_items(cell): return np.ones(cell.world.train.shape, bool)
+def hard_folds(cell): return cell.once('hard folds', lambda: out_of_fold(cell, all_items(cell)))
+def forward_folds(cell): # with the eps of `label_issues`
+    return cell.once('forward folds', lambda: out_of_fold(cell, all_items(cell), 'forward', .2))
+
+def train_labels(cell): return cell.labels(cell.world.train).T # (R, items)
+
+def fold_matrix(cell):
+    "`noise_of` the out-of-fold predictions of forward models"
+    def make():
+        p,_ = forward_folds(cell)
+        return np.stack([noise_of(o, labels).to_numpy() for o,labels in zip(p, train_labels(cell))])
+    return cell.once('fold matrix', make)
+
+def by_fold_matrix(cell): return matrix(cell, fold_matrix(cell), forward_folds(cell)[1])
+
+def posterior_issues(p, T, labels):
+    "`label_issues`' rule for given predictions: the most probable class, the label being known, is not the label"
+    return (p*T[:, labels].T).argmax(1) != labels
+
+def first_round(cell):
+    given = zip(forward_folds(cell)[0], fold_matrix(cell), train_labels(cell))
+    return cell.once('first round', lambda: np.stack([posterior_issues(*o) for o in given]))
+
+def second_round(cell):
+    def make():
+        p,seconds = out_of_fold(cell, ~first_round(cell))
+        return p.argmax(-1) != train_labels(cell),seconds
+    return cell.once('second round', make)
+
+def pruned(cell, issues, seconds):
+    "Trained on the rest, for as many steps; precision and recall of the issues"
+    w = cell.world
+    wrong = train_labels(cell) != w.data.y[w.train]
+    right = (issues & wrong).sum(1)
+    with np.errstate(invalid='ignore', divide='ignore'):
+        precision,recall = right/issues.sum(1),right/wrong.sum(1) # NaN where there is none
+    res = cell.train(items=[items[~i] for items,i in zip(w.train, issues)])
+    extra = dict(precision=precision, recall=recall, removed=issues.mean(1))
+    return res._replace(seconds=res.seconds+seconds, extra=extra)
+
+def issues_1(cell): return pruned(cell, first_round(cell), forward_folds(cell)[1])
+
+def issues_2(cell):
+    issues,seconds = second_round(cell)
+    return pruned(cell, issues, seconds+forward_folds(cell)[1])
+
+def cleanlab(cell):
+    "From outside: cleanlab's filter on five folds of hard models, a hard model of the rest (Northcutt et al. 2021)"
+    from cleanlab.filter import find_label_issues
+    p,seconds = hard_folds(cell)
+    start = time.process_time()
+    issues = np.stack([find_label_issues(labels, o, n_jobs=1) for o,labels in zip(p, train_labels(cell))])
+    return pruned(cell, issues, seconds + time.process_time()-start)
+
+def modes(mode): return {f'{mode} {e}': partial(smooth, mode=mode, eps=e) for e in grid}
+
+arms = {'hard': hard, 'paper 0.1': partial(smooth, mode='paper', eps=.1), **modes('exact'), 'paper rescaled': rescaled,
+        'exact eps_find': partial(choose, mode='exact'), **modes('forward'), 'forward true eps': true_eps,
+        'forward eps_find': partial(choose, mode='forward')}
+softmax_arms = {**arms, 'forward true matrix': true_matrix, 'forward noise_matrix': by_valid_matrix,
+                'bootstrap': partial(smooth, mode=Bootstrap(), eps=.1),
+                'max_sup': partial(smooth, mode=MaxSup(), eps=.1),
+                'confidence_penalty': partial(smooth, mode=ConfidencePenalty(), eps=.1),
+                'forward oof matrix': by_fold_matrix, 'issues 1 round': issues_1, 'issues 2 rounds': issues_2,
+                'cleanlab prune': cleanlab}
+
+def arms_of(data):
+    "The arms that a data set can have"
+    if data.sigmoid: return arms
+    heavy = {'exact 0.7': partial(smooth, mode='exact', eps=.7)} # of H4b
+    if data.n == 10: return {**softmax_arms, **heavy}
+    return {**softmax_arms, 'votes': votes} if data.votes is not None else softmax_arms

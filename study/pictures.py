@@ -1,0 +1,93 @@
+"The study's pictures: differences with their intervals, in one panel for each data set, on shared axes"
+import matplotlib.pyplot as plt
+import numpy as np
+
+colors = dict(shown='#0072B2', open='#8c8c8c', contradicted='#D55E00')
+data_order = ['breast_cancer', 'wine', 'digits', 'mnist', 'snippets', 'yeast']
+noise_order = ['none', 'symmetric 10', 'symmetric 20', 'symmetric 30', 'asymmetric', 'one vote']
+units = dict(accuracy=('accuracy, points', 100), nll=('NLL, nats', 1), nll_t=('NLL after temperature, nats', 1),
+             ece=('ECE, points', 100), aurc=('AURC, points', 100), aurc_t=('AURC after temperature, points', 100),
+             precision=('precision, points', 100), recall=('recall, points', 100),
+             nll_votes=('NLL against the votes, nats', 1), seconds=('share of the time', 1), weight_gap=('weight', 1))
+
+def ordered(rows, names, key): return [o for o in names if o in set(rows[key])]
+
+def points(ax, rows, y, scale):
+    "Means and 95% intervals, coloured by what was shown"
+    for (_,r),at in zip(rows.iterrows(), y):
+        ax.plot([r.lo*scale, r.hi*scale], [at, at], color=colors[r.result], lw=1.8, solid_capstyle='butt')
+        ax.plot(r['mean']*scale, at, 'o', color=colors[r.result], ms=4)
+
+def limits(rows, scale, margin):
+    "Of the x axis: all means, and most of the intervals"
+    ends = np.r_[rows.lo.quantile([.1, .9]), rows.hi.quantile([.1, .9]), rows['mean'], 0, margin, -margin]*scale
+    pad = .05*(np.nanmax(ends)-np.nanmin(ends)) or 1
+    return np.nanmin(ends)-pad,np.nanmax(ends)+pad
+
+def forest(claim, margins={}):
+    "A claim's comparisons: a row of panels for each question, a panel for each data set, a line for each noise and fit"
+    tested = claim.rows[claim.rows.lo.notna()]
+    if tested.empty: return # nothing of it was run
+    questions = list(tested[['measure', 'what']].drop_duplicates().itertuples(index=False, name=None))
+    names = ordered(tested, data_order, 'data')
+    lines = [(noise, regime) for noise in ordered(tested, noise_order, 'noise') for regime in ('short', 'long')]
+    lines = [o for o in lines if o in set(zip(tested.noise, tested.regime))]
+    size = (2.1*len(names)+1.7, len(questions)*(.19*len(lines)+.9)+.3)
+    fig,axes = plt.subplots(len(questions), len(names), figsize=size, sharex='row', sharey=True, squeeze=False,
+                            layout='constrained')
+    for ax,name in zip(axes[0], names): ax.set_title(name, fontsize=9)
+    for (measure, what),row in zip(questions, axes):
+        label,scale = units[measure]
+        part = tested[(tested.measure == measure) & (tested.what == what)]
+        margin = margins.get((measure, what), margins.get(measure, 0))
+        for name,ax in zip(names, row):
+            if margin: ax.axvspan(-margin*scale, margin*scale, color='#0072B2', alpha=.08, lw=0)
+            ax.axvline(0, color='black', lw=.6)
+            own = part[part.data == name]
+            points(ax, own, [-lines.index(o) for o in zip(own.noise, own.regime)], scale)
+            ax.tick_params(labelsize=8)
+        row[0].set_yticks(-np.arange(len(lines)), [' · '.join(o) for o in lines])
+        row[0].set(xlim=limits(part, scale, margin), ylim=(-len(lines)+.4, .6))
+        row[len(row)//2].set_xlabel(f'{what}: {label}', fontsize=9)
+    fig.legend(handles=legend(), loc='outside upper center', ncols=3, fontsize=8, frameon=False)
+
+def legend(): return [plt.Line2D([], [], color=c, marker='o', ms=4, label=k) for k,c in colors.items()]
+
+def ladder(claim, regime='long'):
+    "The comparisons of one data set: a line each, a panel for each measure"
+    tested = claim.rows[claim.rows.lo.notna() & (claim.rows.regime == regime)]
+    measures = list(tested.measure.unique())
+    heights = [sum(tested.measure == m) for m in measures]
+    size = (8, .2*sum(heights)+.9*len(measures))
+    fig,axes = plt.subplots(len(measures), 1, figsize=size, height_ratios=heights, squeeze=False, layout='constrained')
+    for measure,ax in zip(measures, axes[:, 0]):
+        label,scale = units[measure]
+        part = tested[tested.measure == measure]
+        points(ax, part, -np.arange(len(part)), scale)
+        ax.axvline(0, color='black', lw=.6)
+        ax.set(yticks=-np.arange(len(part)), yticklabels=part.what, xlabel=label, ylim=(-len(part)+.4, .6))
+        ax.tick_params(labelsize=8)
+    fig.legend(handles=legend(), loc='outside upper center', ncols=3, fontsize=8, frameon=False)
+
+arm_style = {'hard': ('#8c8c8c', 'o-'), 'exact eps_find': ('#E69F00', 's-'), 'forward eps_find': ('#0072B2', 'o-'),
+             'forward noise_matrix': ('#56B4E9', '^-'), 'issues 2 rounds': ('#009E73', 'D-'),
+             'cleanlab prune': ('#CC79A7', 'v--')}
+
+def by_noise(table, regime, measures=('accuracy', 'nll', 'ece'), names=data_order[:3], arms=arm_style):
+    "Means over the seeds against the noise"
+    part = table[(table.regime == regime) & table.arm.isin(arms)]
+    names = [o for o in names if o in set(part.data)]
+    noises = ordered(part[part.data.isin(names)], noise_order, 'noise')
+    size = (3*len(names), 2.1*len(measures))
+    fig,axes = plt.subplots(len(measures), len(names), figsize=size, sharex=True, sharey='row', squeeze=False,
+                            layout='constrained')
+    for ax,name in zip(axes[0], names): ax.set_title(name, fontsize=9)
+    for measure,row in zip(measures, axes):
+        for name,ax in zip(names, row):
+            means = part[part.data == name].groupby(['arm', 'noise'])[measure].mean()
+            for arm,(color,style) in arms.items():
+                if arm not in means: continue
+                ax.plot([means[arm].get(o) for o in noises], style, color=color, label=arm, ms=4, lw=1.3)
+            ax.set_xticks(range(len(noises)), [o.replace('symmetric', 'sym.') for o in noises], rotation=30, fontsize=8)
+        row[0].set_ylabel(measure)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside upper center', ncols=3, fontsize=8, frameon=False)

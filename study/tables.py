@@ -1,0 +1,62 @@
+"The study's numbers as tables: for the page"
+import numpy as np
+import pandas as pd
+from .pictures import data_order, noise_order, ordered, units
+from .plan import plan
+
+marks = dict(shown='✓', open='·', contradicted='✗')
+
+def verdicts(judged):
+    "All claims in a word, and how many of their comparisons say what"
+    counts = [{k: o.counts().get(k, 0) for k in marks} for o in judged.values()]
+    rows = [dict(claim=o.says, verdict=o.word, **n) for o,n in zip(judged.values(), counts)]
+    return pd.DataFrame(rows, judged)
+
+def verdict(claim):
+    "One claim's"
+    n = claim.counts()
+    print(f"{claim.name} {claim.word}: {', '.join(f'{n.get(k, 0)} {k}' for k in marks)}")
+
+def cell_text(r, scale):
+    if np.isnan(r.lo): return f"{r['mean']*scale:.2g} {marks[r.result]}"
+    digits = 1 if scale == 100 else 3
+    return f"{r['mean']*scale:+.{digits}f} [{r.lo*scale:+.{digits}f}, {r.hi*scale:+.{digits}f}] {marks[r.result]}"
+
+def numbers(claim, measure, what=None):
+    "Mean difference, 95% interval and result: ✓ shown, · open, ✗ contradicted"
+    part = claim.rows[claim.rows.measure == measure]
+    if part.empty: return f'{claim.name}, {measure}: nothing of it was run'
+    if what is None: what = part.what.iloc[0]
+    part = part[part.what == what]
+    label,scale = units[measure]
+    text = part.assign(text=[cell_text(r, scale) for _,r in part.iterrows()])
+    text = text.pivot(index=['data', 'regime'], columns='noise', values='text')
+    rows = [(d, r) for d in ordered(part, data_order, 'data') for r in ('short', 'long')]
+    text = text.reindex([o for o in rows if o in text.index])
+    text = text[ordered(part, noise_order, 'noise')].fillna('')
+    text.columns.name = f'{what} ({label})'
+    return text
+
+guide_arms = ['hard', 'exact 0.1', 'exact eps_find', 'forward eps_find', 'forward noise_matrix', 'forward oof matrix',
+              'issues 2 rounds', 'cleanlab prune']
+
+def left_out(table):
+    "Data sets, noises and regimes of the plan that the table has not"
+    done = set(table[['data', 'noise', 'regime']].itertuples(index=False, name=None))
+    return pd.DataFrame([o[:3] for o in plan if o[:3] not in done], columns=['data', 'noise', 'regime'])
+
+def best_marked(values, form, best):
+    "Values as text, the best with a star"
+    return [form.format(v) + (' *' if v == best else '') for v in values]
+
+def guide(table, noise, regime='long', names=data_order[:3], arms=guide_arms):
+    "Means over data sets and seeds of what needs no clean label; a star at the best. Cost: in trainings of `hard`"
+    part = table[(table.noise == noise) & (table.regime == regime) & table.data.isin(names) & table.arm.isin(arms)]
+    m = part.groupby('arm')[['accuracy', 'nll', 'ece', 'seconds']].mean()
+    m = m.reindex([o for o in arms if o in m.index])
+    res = pd.DataFrame({'accuracy': best_marked(m.accuracy, '{:.1%}', m.accuracy.max()),
+                        'NLL': best_marked(m.nll, '{:.3f}', m.nll.min()),
+                        'ECE': best_marked(m.ece, '{:.1%}', m.ece.min()),
+                        'cost': [f'{o:.1f}' for o in m.seconds/m.seconds['hard']]}, m.index)
+    res.columns.name = f'{noise}, {regime} fit'
+    return res

@@ -1,0 +1,314 @@
+"The study's runner, its measures and its statistics; results themselves are not tested"
+import subprocess, sys
+from pathlib import Path
+import numpy as np, pandas as pd, pytest, torch
+from scipy import stats
+from scipy.special import softmax
+from sklearn.metrics import brier_score_loss, log_loss
+from conftest import quiet
+
+root = Path(__file__).parent.parent
+sys.path.insert(0, str(root))
+from fastai.basics import CrossEntropyLossFlat, DataLoader, DataLoaders, Learner, set_seed
+from fastai_labelsmooth.callback import LabelSmooth
+from fastai_labelsmooth.smoothers.noise import Forward
+from study import arms, claims, data, measures, plan, run, stack
+from study import statistics as st
+
+seeds = 1, 2, 3
+fit = stack.Fit(1e-2, 16, 3)
+
+@pytest.fixture(scope='module')
+def cell(): return arms.Cell(data.world('wine', 'symmetric 20', seeds), fit)
+
+@pytest.fixture(scope='module')
+def table():
+    jobs = ('wine', 'symmetric 20', 'short', seeds), ('wine', 'none', 'long', seeds)
+    with pytest.MonkeyPatch.context() as m:
+        for o in ('short', 'long'): m.setitem(plan.fits, ('wine', o), fit)
+        return pd.concat([run.run_cell(*o) for o in jobs])
+
+# The world
+
+def test_no_item_is_in_two_parts_and_each_seed_has_parts_of_its_own():
+    w = data.world('wine', 'none', seeds)
+    for parts in zip(w.train, w.valid, w.test): assert sorted(np.concatenate(parts)) == list(range(178))
+    assert (w.train[0] != w.train[1]).any()
+
+def test_a_seed_s_world_does_not_depend_on_the_others():
+    a,b = data.world('wine', 'asymmetric', (1, 2, 3)),data.world('wine', 'asymmetric', (3,))
+    for k in ('train', 'valid', 'test', 'labels'): assert (getattr(a, k)[2] == getattr(b, k)[0]).all()
+
+@pytest.mark.parametrize('noise', ['none', 'symmetric 30', 'asymmetric'])
+@pytest.mark.parametrize('name', ['digits', 'breast_cancer'])
+def test_labels_are_wrong_as_the_matrix_says(name, noise):
+    w = data.world(name, noise, range(40))
+    seen = np.stack([[(w.labels[:, w.data.y == k] == j).mean() for j in range(w.data.n)] for k in range(w.data.n)])
+    np.testing.assert_allclose(seen, w.T, atol=.02)
+    assert (w.labels != w.data.y).mean() == pytest.approx(w.eps, abs=.01)
+
+def test_asymmetric_noise_of_two_classes_is_30_and_5_percent():
+    np.testing.assert_allclose(data.world('breast_cancer', 'asymmetric', [1]).T, [[.95, .05], [.3, .7]])
+
+def test_one_vote_is_drawn_as_people_voted():
+    d = data.Data('few', np.zeros((2, 1)), np.array([0, 2]), 3, np.array([[6, 3, 1], [0, 2, 8]]))
+    draws = np.stack([data.observed(d, None, 'one vote', np.random.default_rng(k)) for k in range(4000)])
+    seen = [[(draws[:, i] == k).mean() for k in range(3)] for i in (0, 1)]
+    np.testing.assert_allclose(seen, [[.6, .3, .1], [0, .2, .8]], atol=.03)
+
+# The stack
+
+def _alone(w, k, fit, cbs):
+    "Seed `k` of a world by fastai alone: plain layers, plain loss, the same start and the same batches"
+    ours = stack.Stack([w.seeds[k]], w.data.x.shape[1:], w.data.n, fit.hidden)
+    model = torch.nn.Sequential(torch.nn.Linear(13, fit.hidden), torch.nn.ReLU(), torch.nn.Linear(fit.hidden, w.data.n))
+    with torch.no_grad():
+        for plain,layer in zip((model[0], model[2]), (ours.layers[0], ours.layers[2])):
+            plain.weight.copy_(layer.weight[0].T)
+            plain.bias.copy_(layer.bias[0, 0])
+    steps = fit.epochs*round(w.train.shape[1]/fit.bs)
+    order = stack.Batches(w.data.x, w.labels, [w.train[k]], [w.seeds[k]], fit.bs, steps).order[:, 0]
+    items = [(torch.tensor(w.data.x[i]), torch.tensor(w.labels[k, i])) for i in order]
+    learn = quiet(Learner(DataLoaders(DataLoader(items, bs=fit.bs), []), model, CrossEntropyLossFlat(), cbs=cbs))
+    learn.fit_one_cycle(1, fit.lr)
+    return [model[0].weight.T, model[0].bias, model[2].weight.T, model[2].bias]
+
+@pytest.mark.parametrize('smooth', [lambda: None, lambda: LabelSmooth(.2), lambda: LabelSmooth(.2, 'forward')])
+def test_a_seed_trained_in_the_stack_equals_one_trained_alone(smooth):
+    w = data.world('wine', 'symmetric 20', seeds)
+    model,_ = stack.train(w.data.x, 3, w.seeds, list(w.train), w.labels, fit, smooth())
+    for k in range(3):
+        alone = _alone(w, k, fit, smooth())
+        for a,b in zip(alone, (p for i in (0, 2) for p in (model.layers[i].weight, model.layers[i].bias))):
+            torch.testing.assert_close(a, b[k].squeeze(0) if a.ndim == 1 else b[k], rtol=1e-4, atol=1e-5)
+
+def test_each_network_passes_over_its_own_items_in_its_own_order():
+    items = [np.arange(10), np.arange(10), np.arange(20, 26)]
+    order = stack.Batches(np.zeros((30, 2)), np.zeros((3, 30)), items, [1, 2, 3], 4, 5).order
+    for k,own in enumerate(items):
+        for o in range(0, 20-len(own)+1, len(own)): assert sorted(order[o:o+len(own), k]) == list(own)
+    assert (order[:10, 0] != order[:10, 1]).any() and (order[:10, 0] != order[10:, 0]).any()
+
+def test_convolutions_of_a_stack_are_torch_s():
+    conv,x = stack.Conv([1, 2], 3, 4, 5),torch.randn(2, 6, 3, 9, 9)
+    for k in range(2):
+        weight = conv.linear.weight[k].T.view(4, 3, 5, 5)
+        expected = torch.nn.functional.conv2d(x[k], weight, conv.linear.bias[k, 0], stride=2, padding=2)
+        torch.testing.assert_close(conv(x)[k], expected)
+
+def test_networks_of_a_stack_do_not_know_of_each_other():
+    m,x = stack.Stack([1, 2, 3], (5,), 4, 7),torch.randn(6, 3, 5)
+    other = x.clone()
+    other[:, 0] += 1
+    assert torch.equal(m(x)[:, 1:], m(other)[:, 1:]) and not torch.equal(m(x)[:, 0], m(other)[:, 0])
+
+def test_a_matrix_for_each_network_is_forward_with_that_matrix():
+    T = np.stack([data.symmetric(3, .2), np.array([[.8, .2, 0], [.1, .8, .1], [0, .3, .7]])])
+    z,targ = torch.randn(8, 2, 3, requires_grad=True),torch.randint(3, (8, 2))
+    from fastai_labelsmooth.losses import soft_cross_entropy
+    from fastai_labelsmooth.smoothers.core import Batch
+    from fastai_labelsmooth.tasks import Task
+    task = Task(3, 2, -100, False)
+    soft = arms.per_network(T)(targ, Batch(task, pred=z.detach()))
+    mine = torch.autograd.grad(soft_cross_entropy(z, soft, 2, reduction='sum'), z)[0]
+    for k in range(2):
+        zk = z[:, k].detach().requires_grad_()
+        soft = Forward(T[k])(targ[:, k], Batch(task._replace(axis=1), None, zk.detach()))
+        theirs = torch.autograd.grad(soft_cross_entropy(zk, soft, 1, reduction='sum'), zk)[0]
+        torch.testing.assert_close(mine[:, k], theirs, rtol=1e-4, atol=1e-5)
+
+# The arms
+
+def test_issues_are_those_of_label_issues():
+    rng = np.random.default_rng(0)
+    p,labels = softmax(rng.normal(size=(90, 3))*2, 1),rng.integers(3, size=90)
+    items = [(torch.zeros(2), torch.tensor(o)) for o in labels]
+    dls = DataLoaders(DataLoader(items, bs=30), DataLoader(items, bs=30))
+    learn = quiet(Learner(dls, torch.nn.Linear(2, 3), CrossEntropyLossFlat()))
+    T = arms.noise_of(p, labels).to_numpy()
+    assert set(np.where(arms.posterior_issues(p, T, labels))[0]) == set(learn.label_issues(preds=torch.tensor(p)).index)
+
+def test_out_of_fold_models_have_not_seen_the_item(cell, monkeypatch):
+    seen = {}
+    def spy(x, n, seeds, items, *args):
+        seen['items'] = items
+        return train(x, n, seeds, items, *args)
+    train = arms.train
+    monkeypatch.setattr(arms, 'train', spy)
+    kept = np.ones(cell.world.train.shape, bool)
+    kept[:, 0] = False
+    p,_ = arms.out_of_fold(cell, kept)
+    fold = arms.folds(cell)
+    for r in range(3):
+        for k in range(5):
+            items = seen['items'][5*r+k]
+            assert not set(items) & set(cell.world.train[r][fold[r] == k]) and cell.world.train[r][0] not in items
+    np.testing.assert_allclose(p.sum(-1), 1)
+
+def test_eps_find_takes_each_seed_s_most_likely_eps(cell):
+    res = arms.choose(cell, 'forward')
+    labels = cell.labels(cell.world.valid)
+    for k in range(3):
+        tried = {e: arms.smooth(cell, 'forward', e) for e in (0, *arms.grid)}
+        def nll(o, e):
+            z = o.valid[:, k]
+            return log_loss(labels[:, k], softmax(z, 1)@data.symmetric(3, e), labels=range(3))
+        best = min(tried, key=lambda e: nll(tried[e], e))
+        assert res.eps[k] == best
+        np.testing.assert_array_equal(res.test[:, k], tried[best].test[:, k])
+
+def test_labels_scored_one_by_one_keep_their_order():
+    w = data.world('yeast', 'none', (1, 2))
+    cell = arms.Cell(w, stack.Fit(1e-2, 64, 1, 8))
+    res = cell.train()
+    y,observed = cell.labels(w.valid, w.data.y),cell.labels(w.valid)
+    np.testing.assert_array_equal(y, observed)
+    np.testing.assert_array_equal(y[:14, 1], w.data.y[w.valid[1, 0]])
+    assert res.valid.shape == (len(w.valid[0])*14, 2, 2)
+
+# The endpoints
+
+def test_endpoints_are_sklearn_s():
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=(200, 2, 3))*2
+    y = np.array([[rng.choice(3, p=p) for p in o] for o in softmax(z*.7, -1)])
+    e = measures.endpoints(z, y, z, y)
+    for k in range(2):
+        p = softmax(z[:, k], 1)
+        assert e['accuracy'][k] == (p.argmax(1) == y[:, k]).mean()
+        assert e['nll'][k] == pytest.approx(log_loss(y[:, k], p))
+        assert e['brier'][k] == pytest.approx(brier_score_loss(y[:, k], p, scale_by_half=False))
+        conf,right = p.max(1),p.argmax(1) == y[:, k]
+        bins = [(conf > b/15) & (conf <= (b+1)/15) for b in range(15)]
+        assert e['ece'][k] == pytest.approx(sum(abs(conf[b].mean()-right[b].mean())*b.mean() for b in bins if b.any()))
+        order = np.argsort(-conf)
+        assert e['aurc'][k] == pytest.approx(np.mean([1-right[order[:n]].mean() for n in range(1, 201)]))
+        def scaled(t): return log_loss(y[:, k], softmax(z[:, k]/t, 1))
+        assert all(scaled(e['temp'][k]) <= scaled(e['temp'][k]*o)+1e-9 for o in (.8, .99, 1.01, 1.25))
+        assert e['nll_t'][k] == pytest.approx(scaled(e['temp'][k]))
+
+def test_temperature_looks_through_the_noise():
+    rng = np.random.default_rng(2)
+    z = rng.normal(size=(20_000, 1, 3))*2
+    T = data.symmetric(3, .3)
+    y = np.array([[rng.choice(3, p=p)] for p in softmax(z[:, 0], -1)])
+    labels = np.array([[rng.choice(3, p=T[k])] for k in y[:, 0]])
+    assert measures.temperature(3*z, labels, T[None])[0] == pytest.approx(3, rel=.1)
+    assert measures.temperature(3*z, labels)[0] > 5
+
+# The table
+
+def test_table_has_its_columns_and_a_row_for_each_arm_and_seed(table):
+    assert list(table.columns) == run.columns
+    assert not table.duplicated(run.keys).any() and not table.failed.notna().any()
+    expected = {o for o in arms.softmax_arms if o != 'cleanlab prune' or 'cleanlab' in run.versions()}
+    for _,part in table.groupby(['data', 'noise', 'regime']):
+        assert set(part.arm) == expected and set(part.seed) == set(seeds) and len(part) == 3*len(expected)
+    assert table[['accuracy', 'nll', 'brier', 'ece', 'nll_t', 'aurc', 'seconds']].notna().all(None)
+    assert (table[table.arm == 'paper rescaled'].weight_gap <= 1e-5).all()
+
+def test_a_rerun_of_a_row_gives_the_same_numbers(table, monkeypatch):
+    monkeypatch.setitem(plan.fits, ('wine', 'short'), fit)
+    for arm in 'forward eps_find', 'issues 1 round':
+        again = run.run_cell('wine', 'symmetric 20', 'short', seeds, arm).set_index('seed')
+        before = table[(table.arm == arm) & (table.noise == 'symmetric 20')].set_index('seed')
+        pd.testing.assert_frame_equal(again.drop(columns='seconds'), before.drop(columns='seconds'), check_dtype=False)
+
+def test_a_failed_run_is_a_row(monkeypatch):
+    def fails(cell): raise ValueError("no such luck")
+    monkeypatch.setattr(run, 'arms_of', lambda data: {'hard': fails})
+    table = run.run_cell('wine', 'none', 'short', seeds)
+    assert len(table) == 3 and (table.failed == 'ValueError: no such luck').all() and table.nll.isna().all()
+
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
+    jobs = [('wine', 'none', 'short', seeds), ('wine', 'none', 'long', seeds)]
+    row = pd.DataFrame([dict(data='wine', noise='none', regime='short', arm='hard', seed=1)])
+    run.save(row.reindex(columns=run.columns), tmp_path/'results.csv')
+    left,table = run.missing(jobs, tmp_path/'results.csv')
+    assert left == jobs[1:] and len(table) == 1 and [o.name for o in tmp_path.iterdir()] == ['results.csv']
+
+def test_plan_is_that_of_the_study():
+    cells = {o[:3] for o in plan.plan}
+    assert len(cells) == len(plan.plan) and all(o[:2] in plan.fits or (o[0], o[2]) in plan.fits for o in cells)
+    assert {o[0] for o in cells} == {'breast_cancer', 'wine', 'digits', 'mnist', 'snippets', 'yeast'}
+    assert all(len(o[3]) == 30 for o in plan.plan if o[0] != 'mnist') and not any(0 in o[3] for o in plan.plan)
+
+# The statistics
+
+def test_a_hand_worked_case():
+    # mean 2, variance 1; with test/training items of 1/3: SE = sqrt(1/3+1/3) = .8165, t = 2.449, 2 degrees of freedom
+    diff = [1, 2, 3]
+    m = st.t_test(diff, ratio=1/3)
+    assert m.mean == 2 and st.standard_error(diff, 1/3) == pytest.approx(.81650, abs=1e-5)
+    # with 2 degrees of freedom the distribution is t/sqrt(2+t^2)/2 + 1/2
+    t = 2/.8164966
+    assert m.p == pytest.approx(1-t/np.sqrt(2+t*t), abs=1e-6)
+    assert (m.lo, m.hi) == pytest.approx((2-4.302653*.8164966, 2+4.302653*.8164966), abs=1e-4)
+    assert st.tost(diff, 10, 1/3).p == pytest.approx(max(1-stats.t.cdf(12/.8164966, 2), stats.t.cdf(-8/.8164966, 2)))
+
+@pytest.mark.parametrize('side', ['two-sided', 'less', 'greater'])
+def test_without_overlap_it_is_scipy_s(side):
+    diff = np.random.default_rng(0).normal(.3, 1, 20)
+    ours,theirs = st.t_test(diff, .1, side, ratio=0),stats.ttest_1samp(diff, .1, alternative=side)
+    assert ours.p == pytest.approx(theirs.pvalue)
+    if side == 'two-sided': assert (ours.lo, ours.hi) == pytest.approx(tuple(theirs.confidence_interval()))
+
+def test_overlap_makes_it_wider():
+    diff = np.random.default_rng(0).normal(.3, 1, 20)
+    assert st.t_test(diff).hi-st.t_test(diff).lo > 2*(st.t_test(diff, ratio=0).hi-st.t_test(diff, ratio=0).lo)
+
+def test_equivalence_needs_both_sides():
+    diff = np.random.default_rng(0).normal(0, .1, 30)
+    assert st.tost(diff, 1).p < .001 and st.tost(diff+2, 1).p > .99 and st.tost(diff-2, 1).p > .99
+    assert st.not_worse(diff+2, 1).p < .001 and st.not_worse(diff-2, 1).p > .99
+
+def test_nothing_different_at_all():
+    assert st.t_test([0, 0, 0]).p == 1 and st.tost([0, 0, 0], .1).p == 0
+    with pytest.raises(ValueError, match='finite'): st.t_test([1, np.nan])
+
+def test_holm_by_hand():
+    # sorted .01, .02, .03, .04 times 4, 3, 2, 1: .04, .06, .06, .04, which may not fall
+    np.testing.assert_allclose(st.holm([.03, .01, .04, .02]), [.06, .04, .06, .06])
+
+def test_holm_is_statsmodels():
+    multitest = pytest.importorskip('statsmodels.stats.multitest')
+    p = np.random.default_rng(0).uniform(size=12)**3
+    np.testing.assert_allclose(st.holm(p), multitest.multipletests(p, method='holm')[1])
+
+# The verdicts
+
+def _made_up(**values):
+    "A table of one cell: arm -> (column -> (mean, deviation))"
+    rng = np.random.default_rng(0)
+    rows = []
+    for arm,cols in values.items():
+        draws = {k: rng.normal(m, s, 30) for k,(m,s) in cols.items()}
+        cell = dict(data='wine', noise='symmetric 20', regime='long', arm=arm.replace('_eps', ' eps'), seed=range(30))
+        rows.append(pd.DataFrame({**cell, **draws}))
+    return pd.concat(rows)
+
+def _h4(forward, exact):
+    table = _made_up(forward_eps_find=dict(accuracy=forward), exact_eps_find=dict(accuracy=exact))
+    return claims.h4b(claims.Cells(table))
+
+def test_a_claim_is_held_contradicted_or_open():
+    assert _h4((.9, .01), (.8, .01)).word == 'held'
+    worse,unclear = _h4((.8, .01), (.9, .01)),_h4((.85, .1), (.84, .1))
+    assert worse.word == unclear.word == 'refuted'
+    assert list(worse.rows.result) == ['contradicted'] and list(unclear.rows.result) == ['open']
+
+def test_a_claim_with_a_failed_run_is_not_shown():
+    t = _made_up(forward_eps_find=dict(accuracy=(.9, .01)), exact_eps_find=dict(accuracy=(.8, .01)))
+    t.loc[t.index[3], 'accuracy'] = np.nan
+    assert claims.h4b(claims.Cells(t)).word == 'refuted'
+
+def test_all_claims_can_be_judged(table):
+    judged = claims.judge(table)
+    assert list(judged) == ['H1', 'H2', 'H3', 'H4a', 'H4b', 'H5', 'H6', 'H7', 'H8', 'H9']
+    assert judged['H1'].held and judged['H7'].word == 'not tested'
+    assert claims.report(table).count('\n') == 10
+
+def test_command_line_is_no_stranger_to_python_s_statistics():
+    "The folder has a module of that name, which Python would find first"
+    res = subprocess.run([sys.executable, root/'study/run.py', '--help'], capture_output=True, text=True)
+    assert res.returncode == 0 and '--only' in res.stdout
