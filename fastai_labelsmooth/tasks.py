@@ -70,6 +70,7 @@ def fit_targets(
         return targ
     return targ if targ.is_floating_point() else class_index(targ, pred, task.axis)
 
+# %% ../nbs/03_tasks.ipynb #tk000112
 def check_targets(
     targ:Tensor, # As from `fit_targets`
     task:Task
