@@ -99,7 +99,7 @@ def _scaled_exp_(x, scale):
 def _grad_(logp, target, weight, count):
     "The gradient of `_reduced` for the logits, in the memory of their log-probabilities"
     targ,scale = target.at(logp),1. if count is None else 1/count
-    if weight is not None: scale = _share(scale, weight)
+    if weight is not None: scale = scale*weight
     grad = targ.take_off_(_scaled_exp_(logp, keepdim(targ.mass()*scale, target.axis)), scale)
     return grad if weight is None else grad.masked_fill_(keepdim(weight == 0, target.axis), 0)
 

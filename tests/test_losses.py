@@ -456,3 +456,17 @@ def test_a_temperature_goes_along_when_a_loss_is_paired():
     loss.activation = lambda z: (z/2).softmax(-1)
     z = torch.randn(2, 3)
     assert_close(soft_loss(loss).activation(z), (z/2).softmax(-1))
+
+@pytest.mark.parametrize('loss,shape,task', [
+    (BCEWithLogitsLossFlat(), (2, 3, 4, 4), Task(3, 1, -100, True)), (BCEWithLogitsLossFlat(), (8, 5), Task(5, 1, -100, True)),
+    (BCEWithLogitsLossFlat(), (8,), Task(1, 0, -100, True)), (CrossEntropyLossFlat(), (2, 6, 9), Task(9, 2, -100, False)),
+    (soft_loss(nn.CrossEntropyLoss(ignore_index=255)), (2, 6, 9), Task(6, 1, 255, False))])
+def test_task_of(loss, shape, task):
+    "Masks of several labels have their labels after the items, whatever fastai's flat loss says of its axis"
+    assert task_of(loss, torch.randn(shape)) == task
+
+@pytest.mark.parametrize('attrs,task', [({}, Task(5, 1, -100, False)), (dict(axis=0, ignore_index=3), Task(8, 0, 3, False)), (dict(sigmoid=True), Task(5, 1, -100, True))])
+def test_task_of_a_loss_of_ones_own(attrs, task):
+    def own(pred, targ): return 0
+    for k,v in dict(soft_targets=True, **attrs).items(): setattr(own, k, v)
+    assert task_of(own, torch.randn(8, 5)) == task
