@@ -1,11 +1,9 @@
-"""Train on the CPU in as many processes as torchrun started, and save what each of them ends with:
-`torchrun --nproc_per_node=2 tests/distributed_fit.py FOLDER`"""
+"Train on the CPU in two processes (`helpers.torchrun`), and save what each of them ends with"
 import sys, torch
-from pathlib import Path
 from fastai.basics import *
 from fastai.distributed import *
 from fastai_labelsmooth.all import *
-from conftest import digits_dls, digits_learner
+from helpers import digits_dls, digits_learner, save_rank
 
 bs,n_train,n_valid,epochs,lr = 8,64,31,2,.1
 
@@ -38,6 +36,5 @@ if __name__ == '__main__':
         learn.fit(epochs, lr)
         kinds = look.kinds # that of both training and validation
         probs,targs = learn.get_preds()
-    torch.save(dict(weights=learn.model.state_dict(), probs=probs, targs=targs, kinds=kinds,
-                    loss=type(learn.loss_func).__name__), Path(sys.argv[1])/f'rank{rank_distrib()}.pt')
-    torch.distributed.destroy_process_group()
+    save_rank(sys.argv[1], weights=learn.model.state_dict(), probs=probs, targs=targs, kinds=kinds,
+              loss=type(learn.loss_func).__name__)

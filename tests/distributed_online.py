@@ -1,13 +1,10 @@
-"""Train `Online` on the CPU in as many processes as torchrun started; each saves its matrices, and what they should be:
-`torchrun --nproc_per_node=2 tests/distributed_online.py FOLDER`"""
+"Train `Online` on the CPU in two processes (`helpers.torchrun`); each saves its matrices, and what they should be"
 import sys, torch
-from pathlib import Path
 from fastai.basics import *
 from fastai.distributed import *
 from fastai_labelsmooth.all import *
-from conftest import weights
 from distributed_fit import broadcast, dataloaders
-from conftest import digits_learner
+from helpers import digits_learner, save_rank, weights
 
 class Keep(Callback):
     "What all processes together have predicted in each epoch, and the matrix that came of it"
@@ -29,5 +26,4 @@ if __name__ == '__main__':
     keep = Keep()
     learn = digits_learner([LabelSmooth(.3, Online()), keep], dls=dataloaders(), opt_func=SGD)
     with learn.distrib_ctx(sync_bn=False, in_notebook=False): learn.fit(2, .5)
-    torch.save(dict(weights=weights(learn), matrices=keep.matrices, by_hand=keep.by_hand), Path(sys.argv[1])/f'rank{rank_distrib()}.pt')
-    torch.distributed.destroy_process_group()
+    save_rank(sys.argv[1], weights=weights(learn), matrices=keep.matrices, by_hand=keep.by_hand)

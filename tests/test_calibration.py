@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 from torch.testing import assert_close
 from fastai.vision.all import *
 from fastai_labelsmooth.all import *
-from conftest import digits_learner, logits_learner as learner, multi_data, seg_data, softmax_data
+from helpers import digits_learner, logits_learner as learner, multi_data, seg_data, softmax_data
 
 @pytest.fixture(autouse=True)
 def _close():

@@ -4,7 +4,7 @@ import pytest, torch, torch.nn.functional as F
 from torch.testing import assert_close
 from fastai.vision.all import *
 from fastai_labelsmooth.all import *
-from conftest import digits_dls, digits_learner, quiet, weights
+from helpers import digits_dls, digits_learner, quiet, weights
 
 class SpyLoss:
     "A loss that keeps the targets it was given"

@@ -1,5 +1,5 @@
 "LabelSmooth beside fastai's other callbacks: mixing, precision, several processes, trackers, schedules"
-import os, subprocess, sys
+import sys
 import matplotlib.pyplot as plt, pytest, torch, torch.nn.functional as F
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from fastai.vision.all import *
 from fastai.callback.channelslast import ChannelsLast
 from fastai_labelsmooth.all import *
-from conftest import digits_dls, digits_learner, quiet, weights
+from helpers import digits_dls, digits_learner, quiet, torchrun, weights
 import fastai.callback.fp16
 
 def digits(n=64): return [(x.view(1, 8, 8), y) for x,y in list(digits_dls().train_ds)[:n]]
@@ -154,12 +154,8 @@ def test_accumulated_sigmoid_batches():
 def ranks(tmp_path_factory):
     "What two processes ended with, and the module of the script that they ran"
     pytest.importorskip('accelerate', reason="fastai's distributed training needs accelerate")
-    out,script = tmp_path_factory.mktemp('ranks'),Path(__file__).with_name('distributed_fit.py')
-    env = {**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-    run = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', script, out], env=env, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr[-4000:]
     import distributed_fit
-    return [torch.load(out/f'rank{i}.pt', weights_only=False) for i in range(2)],distributed_fit
+    return torchrun('distributed_fit.py', tmp_path_factory.mktemp('ranks')),distributed_fit
 
 def single(fit):
     "One process on the batches that two had together: rank r takes every half's next `bs` items"

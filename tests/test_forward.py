@@ -9,7 +9,7 @@ from fastai.callback.mixup import MixUp
 from sklearn.datasets import load_breast_cancer
 from hypothesis import given, strategies as st
 from fastai_labelsmooth.all import *
-from conftest import digits_dls, digits_learner, quiet, weights
+from helpers import digits_dls, digits_learner, quiet, weights
 
 def matrix(n, seed=0, zeros=False):
     "A row-stochastic matrix with the largest entries on the diagonal"

@@ -4,7 +4,7 @@ import pytest
 from fastai.basics import *
 from fastai.callback.progress import CSVLogger
 from fastai_labelsmooth.all import *
-from conftest import digits_learner, logits_learner as learner, multi_data, seg_data, softmax_data
+from helpers import digits_learner, logits_learner as learner, multi_data, seg_data, softmax_data
 
 def test_bins_by_hand():
     "Bins are (lo, hi], and a perfect 0 belongs to the first"

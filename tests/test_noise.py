@@ -10,7 +10,7 @@ from fastai.text.all import AWD_LSTM, TextDataLoaders, text_classifier_learner
 from fastai.text.models.awdlstm import awd_lstm_clas_config
 from sklearn.datasets import load_breast_cancer
 from fastai_labelsmooth.all import *
-from conftest import digits_dls, digits_learner, quiet, weights
+from helpers import digits_dls, digits_learner, quiet, weights
 
 @pytest.fixture(autouse=True)
 def _figures():

@@ -3,7 +3,7 @@ import pytest
 from torch.testing import assert_close
 from fastai.basics import *
 from fastai_labelsmooth.all import *
-from conftest import logits_learner as learner, multi_data, seg_data, softmax_data
+from helpers import logits_learner as learner, multi_data, seg_data, softmax_data
 
 def test_topk_softmax():
     z,y = softmax_data(100)

@@ -1,10 +1,11 @@
 "The project's files say each fact once, and what is generated is up to date"
-import re, shutil, subprocess, sys
+import re, shutil, sys
 from configparser import ConfigParser
 from importlib.metadata import metadata, requires, version, entry_points
 from pathlib import Path
 import pytest
 import fastai_labelsmooth
+from helpers import run_process
 
 root = Path(__file__).parent.parent
 
@@ -36,7 +37,7 @@ def test_nbdev_entry_point():
 def test_export_changes_nothing(tmp_path):
     for o in ('nbs', 'fastai_labelsmooth'): shutil.copytree(root/o, tmp_path/o, ignore=shutil.ignore_patterns('__pycache__'))
     for o in ('pyproject.toml', 'settings.ini'): shutil.copy(root/o, tmp_path)
-    subprocess.run([Path(sys.executable).parent/'nbdev-export'], cwd=tmp_path, check=True)
+    run_process([Path(sys.executable).parent/'nbdev-export'], 120, cwd=tmp_path)
     modules = sorted(p.relative_to(root) for p in (root/'fastai_labelsmooth').rglob('*.py'))
     assert sorted(p.relative_to(tmp_path) for p in (tmp_path/'fastai_labelsmooth').rglob('*.py')) == modules
     for o in modules: assert (tmp_path/o).read_text() == (root/o).read_text(), f"{o} is not what its notebook exports: run nbdev-export"

@@ -1,5 +1,4 @@
 "Each smoother against its formula, computed another way; what it learns, and what it refuses"
-import os, subprocess, sys
 import numpy as np, pytest, torch, torch.nn.functional as F
 from copy import copy, deepcopy
 from math import exp
@@ -8,7 +7,7 @@ from scipy.special import softmax as np_softmax
 from torch.testing import assert_close
 from fastai.vision.all import *
 from fastai_labelsmooth.all import *
-from conftest import digits_dls, digits_learner, quiet, weights
+from helpers import digits_dls, digits_learner, quiet, torchrun, weights
 
 def batch(n=4, eps=.1, pred=None, axis=1, ignore_index=-100, sigmoid=False, xb=()): return Batch(Task(n, axis, ignore_index, sigmoid), eps, pred, xb)
 
@@ -278,13 +277,7 @@ def test_online_plot():
 def test_two_processes_end_with_the_matrix_of_one(tmp_path):
     "`distributed_online.py`, with torchrun: each process sees its half of the batches"
     pytest.importorskip('accelerate', reason='fastai.distributed does not import without accelerate')
-    here = Path(__file__).parent
-    env = {**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-    cmd = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=0', '--rdzv_backend=c10d', '--rdzv_endpoint=localhost:0',
-           here/'distributed_online.py', tmp_path]
-    res = subprocess.run(list(map(str, cmd)), env=env, capture_output=True, text=True, timeout=120)
-    assert res.returncode == 0, res.stderr[-3000:]
-    a,b = (torch.load(tmp_path/f'rank{i}.pt') for i in range(2))
+    a,b = torchrun('distributed_online.py', tmp_path)
     assert len(a['matrices']) == 2 and a['weights'].equal(b['weights'])
     for one,other,want in zip(a['matrices'], b['matrices'], a['by_hand']):
         assert one.equal(other)

@@ -8,7 +8,7 @@ from fastai_labelsmooth.all import *
 from fastai_labelsmooth.smoothers.core import FromFunction
 from fastai_labelsmooth.tasks import check_soft
 from copy import deepcopy
-from conftest import digits_dls, digits_learner, quiet, weights
+from helpers import digits_dls, digits_learner, quiet, weights
 
 n = 5
 

@@ -1,11 +1,11 @@
 "The study's runner, its measures and its statistics; results themselves are not tested"
-import subprocess, sys
+import sys
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from scipy import stats
 from scipy.special import softmax
 from sklearn.metrics import brier_score_loss, log_loss
-from conftest import quiet
+from helpers import quiet, run_process
 
 root = Path(__file__).parent.parent
 sys.path.insert(0, str(root))
@@ -310,5 +310,4 @@ def test_all_claims_can_be_judged(table):
 
 def test_command_line_is_no_stranger_to_python_s_statistics():
     "The folder has a module of that name, which Python would find first"
-    res = subprocess.run([sys.executable, root/'study/run.py', '--help'], capture_output=True, text=True)
-    assert res.returncode == 0 and '--only' in res.stdout
+    assert '--only' in run_process([sys.executable, root/'study/run.py', '--help'], 120)

@@ -5,7 +5,7 @@ from fastai.vision.all import *
 from fastai.text.all import *
 from fastai.tabular.all import *
 from fastai_labelsmooth.all import *
-from conftest import digits_dls, quiet
+from helpers import digits_dls, quiet
 
 def make(items, model, loss_func, cb=None, bs=16, **kwargs):
     "A quiet learner that trains and validates on `items`, in their order"

@@ -13,7 +13,7 @@ from fastai.text.all import *
 from fastai.vision.all import *
 from fastai.tabular.all import *
 from fastai_labelsmooth.all import *
-from conftest import quiet, weights
+from helpers import quiet, weights
 import fastai.callback.fp16
 
 names = ['low', 'middle', 'high']
