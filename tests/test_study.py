@@ -270,13 +270,6 @@ def test_holm_by_hand():
     # sorted .01, .02, .03, .04 times 4, 3, 2, 1: .04, .06, .06, .04, which may not fall
     np.testing.assert_allclose(st.holm([.03, .01, .04, .02]), [.06, .04, .06, .06])
 
-def test_holm_is_statsmodels():
-    multitest = pytest.importorskip('statsmodels.stats.multitest')
-    p = np.random.default_rng(0).uniform(size=12)**3
-    np.testing.assert_allclose(st.holm(p), multitest.multipletests(p, method='holm')[1])
-
-# The verdicts
-
 def _made_up(**values):
     "A table of one cell: arm -> (column -> (mean, deviation))"
     rng = np.random.default_rng(0)
