@@ -4,7 +4,9 @@ import numpy as np
 
 colors = dict(shown='#0072B2', open='#8c8c8c', contradicted='#D55E00')
 data_order = ['breast_cancer', 'wine', 'digits', 'mnist', 'snippets', 'yeast']
-noise_order = ['none', 'symmetric 10', 'symmetric 20', 'symmetric 30', 'asymmetric', 'one vote']
+noise_names = {'none': 'none', 'symmetric 10': '10%', 'symmetric 20': '20%', 'symmetric 30': '30%',
+               'asymmetric': 'asym.', 'one vote': 'one vote'}
+noise_order = list(noise_names)
 units = dict(accuracy=('accuracy, points', 100), nll=('NLL, nats', 1), nll_t=('NLL after temperature, nats', 1),
              ece=('ECE, points', 100), aurc=('AURC, points', 100), aurc_t=('AURC after temperature, points', 100),
              precision=('precision, points', 100), recall=('recall, points', 100),
@@ -24,21 +26,24 @@ def limits(rows, scale, margin):
     pad = .05*(np.nanmax(ends)-np.nanmin(ends)) or 1
     return np.nanmin(ends)-pad,np.nanmax(ends)+pad
 
+def lines_of(rows):
+    "The noises and fits of which there are rows, in order"
+    lines = [(noise, regime) for noise in ordered(rows, noise_order, 'noise') for regime in ('short', 'long')]
+    return [o for o in lines if o in set(zip(rows.noise, rows.regime))]
+
 def forest(claim, margins={}):
     "A claim's comparisons: a row of panels for each question, a panel for each data set, a line for each noise and fit"
     tested = claim.rows[claim.rows.lo.notna()]
     if tested.empty: return # nothing of it was run
-    questions = list(tested[['measure', 'what']].drop_duplicates().itertuples(index=False, name=None))
+    questions = list(tested.groupby(['measure', 'what'], sort=False))
     names = ordered(tested, data_order, 'data')
-    lines = [(noise, regime) for noise in ordered(tested, noise_order, 'noise') for regime in ('short', 'long')]
-    lines = [o for o in lines if o in set(zip(tested.noise, tested.regime))]
-    size = (2.1*len(names)+1.7, len(questions)*(.19*len(lines)+.9)+.3)
-    fig,axes = plt.subplots(len(questions), len(names), figsize=size, sharex='row', sharey=True, squeeze=False,
-                            layout='constrained')
+    heights = [.19*len(lines_of(part))+.8 for _,part in questions]
+    fig,axes = plt.subplots(len(questions), len(names), figsize=(2.1*len(names)+1.7, sum(heights)+.3), sharex='row',
+                            sharey='row', squeeze=False, height_ratios=heights, layout='constrained')
     for ax,name in zip(axes[0], names): ax.set_title(name, fontsize=9)
-    for (measure, what),row in zip(questions, axes):
+    for ((measure, what), part),row in zip(questions, axes):
         label,scale = units[measure]
-        part = tested[(tested.measure == measure) & (tested.what == what)]
+        lines = lines_of(part)
         margin = margins.get((measure, what), margins.get(measure, 0))
         for name,ax in zip(names, row):
             if margin: ax.axvspan(-margin*scale, margin*scale, color='#0072B2', alpha=.08, lw=0)
@@ -46,6 +51,7 @@ def forest(claim, margins={}):
             own = part[part.data == name]
             points(ax, own, [-lines.index(o) for o in zip(own.noise, own.regime)], scale)
             ax.tick_params(labelsize=8)
+            ax.locator_params(axis='x', nbins=4)
         row[0].set_yticks(-np.arange(len(lines)), [' · '.join(o) for o in lines])
         row[0].set(xlim=limits(part, scale, margin), ylim=(-len(lines)+.4, .6))
         row[len(row)//2].set_xlabel(f'{what}: {label}', fontsize=9)
@@ -69,25 +75,31 @@ def ladder(claim, regime='long'):
         ax.tick_params(labelsize=8)
     fig.legend(handles=legend(), loc='outside upper center', ncols=3, fontsize=8, frameon=False)
 
-arm_style = {'hard': ('#8c8c8c', 'o-'), 'exact eps_find': ('#E69F00', 's-'), 'forward eps_find': ('#0072B2', 'o-'),
+arm_style = {'hard': ('#8c8c8c', 'o-'), 'exact 0.1': ('#E69F00', 's-'), 'forward eps_find': ('#0072B2', 'o-'),
              'forward noise_matrix': ('#56B4E9', '^-'), 'issues 2 rounds': ('#009E73', 'D-'),
              'cleanlab prune': ('#CC79A7', 'v--')}
+arm_names = {'hard': 'hard labels', 'exact 0.1': 'label smoothing, "exact" 0.1', 'forward eps_find': '"forward", eps_find',
+             'forward noise_matrix': 'Forward(noise_matrix())', 'issues 2 rounds': 'label_issues, then the rest',
+             'cleanlab prune': "cleanlab's filter, then the rest"}
 
-def by_noise(table, regime, measures=('accuracy', 'nll', 'ece'), names=data_order[:3], arms=arm_style):
-    "Means over the seeds against the noise"
-    part = table[(table.regime == regime) & table.arm.isin(arms)]
+def by_noise(table, regime, names=data_order[:3], noises=noise_order, arms=tuple(arm_style)):
+    "Means over the seeds against the noise: a row for each data set, a column for each measure"
+    measures = dict(accuracy='accuracy', nll='NLL', ece='ECE')
+    part = table[(table.regime == regime) & table.arm.isin(arms) & table.noise.isin(noises)]
     names = [o for o in names if o in set(part.data)]
-    noises = ordered(part[part.data.isin(names)], noise_order, 'noise')
-    size = (3*len(names), 2.1*len(measures))
-    fig,axes = plt.subplots(len(measures), len(names), figsize=size, sharex=True, sharey='row', squeeze=False,
-                            layout='constrained')
-    for ax,name in zip(axes[0], names): ax.set_title(name, fontsize=9)
-    for measure,row in zip(measures, axes):
-        for name,ax in zip(names, row):
+    noises = ordered(part[part.data.isin(names)], noises, 'noise')
+    fig,axes = plt.subplots(len(names), len(measures), figsize=(3*len(measures), 2*len(names)+.8), sharex=True,
+                            sharey='col', squeeze=False, layout='constrained')
+    for ax,label in zip(axes[0], measures.values()): ax.set_title(label, fontsize=9)
+    for name,row in zip(names, axes):
+        for measure,ax in zip(measures, row):
             means = part[part.data == name].groupby(['arm', 'noise'])[measure].mean()
-            for arm,(color,style) in arms.items():
+            for arm in arms:
                 if arm not in means: continue
-                ax.plot([means[arm].get(o) for o in noises], style, color=color, label=arm, ms=4, lw=1.3)
-            ax.set_xticks(range(len(noises)), [o.replace('symmetric', 'sym.') for o in noises], rotation=30, fontsize=8)
-        row[0].set_ylabel(measure)
+                color,style = arm_style[arm]
+                ax.plot([means[arm].get(o) for o in noises], style, color=color, label=arm_names[arm], ms=4, lw=1.3)
+            ax.tick_params(labelsize=8)
+            ax.set_xticks(range(len(noises)), [noise_names[o] for o in noises])
+        row[0].set_ylabel(name)
+    axes[-1, 1].set_xlabel('wrong labels', fontsize=9)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside upper center', ncols=3, fontsize=8, frameon=False)
