@@ -17,7 +17,8 @@ mnist_seeds = seeds[:10]
 
 def cells(data, noises, seeds): return [(data, noise, regime, seeds) for noise in noises for regime in regimes]
 
-# MNIST would take most of the time, so it has 10 seeds and two of the noises
+# STUDY.md asks for 30 seeds and for 45 minutes on two cores. MNIST takes 29 minutes of one core for 10 seeds and two
+# noises, as much as all else; with all seeds and noises it would be 218
 plan = [*cells('snippets', ('one vote',), seeds),
         *(o for data in ('digits', 'breast_cancer', 'wine') for o in cells(data, noises, seeds)),
         *cells('mnist', ('none', 'symmetric 30'), mnist_seeds), *cells('yeast', noises, seeds)]
