@@ -34,7 +34,7 @@ def links(md, page, known):
         to = page_of(to) if to.endswith('.ipynb') else to.replace('.html', '.md')
         sought = f'{to}#{anchor}' if url.startswith('/') else to # and names that have no entry,
         if sought in known: return f'[{text}]({os.path.relpath(to, folder)}{hash_}{anchor})'
-        return m[0] if not url or ':' in url else text
+        return m[0] if not url or ':' in url or url.endswith('.png') else text
     def relinked(s):
         s = re.sub(r'(?m)^#.*', lambda m: re.sub(by_nbdev, r'\1', m[0]), s) # and in headings
         return re.sub(rf'\[((?:[^\[\]]|{by_nbdev.replace("(`", "(?:`")})+)\]\(([^)\s]+)\)', link, s)
@@ -119,7 +119,7 @@ def build():
         INHERIT='../mkdocs.yml', site_name=ini['lib_name'], site_description=ini['description'],
         docs_dir=md.name, site_dir=html.name, nav=order)), encoding='utf-8')
     zensical = Path(sys.executable).parent/'zensical'
-    subprocess.run([zensical, 'build', '--strict', '--clean', '-f', work/'mkdocs.yml'], check=True)
+    subprocess.run([zensical, 'build', '--strict', '--clean', '-f', work/'mkdocs.yml'], check=True, timeout=120)
     for k,text in texts.items(): (html/k).write_text(text, encoding='utf-8') # for readers of llms.txt
     (html/'llms.txt').write_text(llms(order, pages, ini['description']), encoding='utf-8')
     shutil.rmtree('_docs', ignore_errors=True)

@@ -24,7 +24,8 @@ def test_metadata_is_settings_ini(ini):
     assert m['Requires-Python'] == '>='+ini['min_python']
     assert version('fastai_labelsmooth') == fastai_labelsmooth.__version__
 
-@pytest.mark.parametrize('key,extra', [('requirements', None), ('dev_requirements', 'dev'), ('bench_requirements', 'bench')])
+@pytest.mark.parametrize('key,extra', [('requirements', None), ('dev_requirements', 'dev'), ('bench_requirements', 'bench'),
+                                       ('docs_requirements', 'docs')])
 def test_requirements_are_settings_ini(ini, key, extra):
     names = [r.split(';')[0].strip() for r in requires('fastai_labelsmooth') if (f'extra == "{extra}"' in r if extra else 'extra' not in r)]
     assert sorted(names) == sorted(o.split(';')[0] for o in ini[key].split())
@@ -40,6 +41,7 @@ def test_export_changes_nothing(tmp_path):
     modules = sorted(p.relative_to(root) for p in (root/'fastai_labelsmooth').rglob('*.py'))
     assert sorted(p.relative_to(tmp_path) for p in (tmp_path/'fastai_labelsmooth').rglob('*.py')) == modules
     for o in modules: assert (tmp_path/o).read_text() == (root/o).read_text(), f"{o} is not what its notebook exports: run nbdev-export"
+    assert (tmp_path/'nbs/llms.txt').read_text() == (root/'nbs/llms.txt').read_text(), "run nbdev-export"
 
 def test_readme_is_the_index():
     sys.path.insert(0, str(root/'nbs'))
