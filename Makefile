@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export MPLBACKEND ?= Agg
 
-.PHONY: demo test bench study readme
+.PHONY: demo test bench study readme docs
 
 demo: .venv/ready  ## Digits with and without label smoothing, numbers and a picture
 	$(BIN)/python examples/digits.py
@@ -22,6 +22,10 @@ study: .venv/ready  ## Which reading of eps is better: into study/results.csv, r
 
 readme: .venv/ready  ## README.md from nbs/index.ipynb
 	$(BIN)/python nbs/_readme.py
+
+docs: .venv/ready  ## The site, into _docs/ (Python 3.11+)
+	$(BIN)/python -m pip install -q --prefer-binary -e '.[docs]'
+	$(BIN)/python nbs/_site.py
 
 .venv/ready: settings.ini setup.cfg setup.py
 	$(PYTHON) -m venv .venv

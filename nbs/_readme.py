@@ -11,7 +11,7 @@ def output(o):
     return text if 'text/markdown' in o.get('data', {}) else f"```\n{text.rstrip()}\n```"
 
 def cell(c):
-    if c.cell_type == 'markdown': return c.source
+    if c.cell_type == 'markdown': return c.source.removeprefix('#| export\n')
     if c.source.startswith('#| hide'): return None
     shown = [] if c.source.startswith('#| echo: false') else [f"```python\n{c.source}\n```"]
     return '\n\n'.join(shown+[output(o) for o in c.outputs])

@@ -25,7 +25,8 @@ def test_metadata_is_settings_ini(ini):
     assert m['Requires-Python'] == '>='+ini['min_python']
     assert version('fastai_labelsmooth') == fastai_labelsmooth.__version__
 
-@pytest.mark.parametrize('key,extra', [('requirements', None), ('dev_requirements', 'dev'), ('bench_requirements', 'bench')])
+@pytest.mark.parametrize('key,extra', [('requirements', None), ('dev_requirements', 'dev'), ('bench_requirements', 'bench'),
+                                       ('docs_requirements', 'docs')])
 def test_requirements_are_settings_ini(ini, key, extra):
     names = [r.split(';')[0].strip() for r in requires('fastai_labelsmooth') if (f'extra == "{extra}"' in r if extra else 'extra' not in r)]
     assert sorted(names) == sorted(o.split(';')[0] for o in ini[key].split())
@@ -41,6 +42,7 @@ def test_export_changes_nothing(tmp_path):
     modules = sorted(p.relative_to(root) for p in (root/'fastai_labelsmooth').rglob('*.py'))
     assert sorted(p.relative_to(tmp_path) for p in (tmp_path/'fastai_labelsmooth').rglob('*.py')) == modules
     for o in modules: assert (tmp_path/o).read_text() == (root/o).read_text(), f"{o} is not what its notebook exports: run nbdev-export"
+    assert (tmp_path/'nbs/llms.txt').read_text() == (root/'nbs/llms.txt').read_text(), "run nbdev-export"
 
 def test_readme_is_the_index():
     sys.path.insert(0, str(root/'nbs'))
@@ -57,7 +59,7 @@ def test_no_private_name_crosses_a_module():
 
 def test_a_module_can_be_read_in_one_go():
     for p in (root/'fastai_labelsmooth').rglob('*.py'):
-        if p.name == '_modidx.py': continue
+        if p.name in ('_modidx.py', '__init__.py'): continue # nbdev's index, and the paragraphs of ours
         lines = p.read_text().splitlines()
         assert len(lines) < 300, f'{p}: {len(lines)} lines'
         assert not [i for i,l in enumerate(lines, 1) if len(l) > 120], f'{p}: lines over 120 characters'
