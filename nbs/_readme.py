@@ -1,4 +1,4 @@
-"Write README.md from index.ipynb: its markdown as it is, its code with the outputs that it has; and the gallery's picture."
+"Write README.md from index.ipynb: its markdown as it is, its code with the outputs that it has; and its pictures."
 from base64 import b64decode
 from pathlib import Path
 from fastcore.nbio import read_nb
@@ -18,6 +18,8 @@ def cell(c):
 
 def readme(): return '\n\n'.join(o for o in map(cell, read_nb(nbs/'index.ipynb').cells) if o) + '\n'
 
+pictures = {'study.png': 'study', 'smoothers/gallery.png': 'smoothers/06_gallery'} # file: the notebook that shows it
+
 def picture(name):
     "The first picture that a notebook shows, as PNG"
     outputs = (o for c in read_nb(nbs/f'{name}.ipynb').cells for o in c.get('outputs', []))
@@ -25,4 +27,4 @@ def picture(name):
 
 if __name__ == '__main__':
     (nbs.parent/'README.md').write_text(readme(), encoding='utf-8')
-    (nbs/'smoothers/gallery.png').write_bytes(picture('smoothers/06_gallery'))
+    for file,name in pictures.items(): (nbs/file).write_bytes(picture(name))

@@ -46,9 +46,9 @@ def test_export_changes_nothing(tmp_path):
 
 def test_readme_is_the_index():
     sys.path.insert(0, str(root/'nbs'))
-    try: from _readme import picture, readme
+    try: from _readme import picture, pictures, readme
     finally: sys.path.pop(0)
-    assert (root/'nbs/smoothers/gallery.png').read_bytes() == picture('smoothers/06_gallery'), "run `make readme`"
+    for file,name in pictures.items(): assert (root/'nbs'/file).read_bytes() == picture(name), "run `make readme`"
     assert (root/'README.md').read_text() == readme(), "run `make readme`"
 
 def test_no_private_name_crosses_a_module():
