@@ -10,6 +10,12 @@ from helpers import run_process
 root = Path(__file__).parent.parent
 python = 'Scripts/python.exe' if sys.platform == 'win32' else 'bin/python'
 
+@pytest.fixture
+def ini():
+    o = ConfigParser()
+    o.read(root/'settings.ini', encoding='utf-8')
+    return o['DEFAULT']
+
 @pytest.fixture(scope='module')
 def dist(tmp_path_factory):
     "The sdist and the wheel made of it, from a copy of the files alone: an egg-info of earlier builds would add what they had"
@@ -68,16 +74,14 @@ def metadata(dist):
 
 def prose(markdown): return re.sub(r'```.*?```|`[^`]*`', '`code`', markdown, flags=re.S)
 
-def test_links_lead_from_an_index_to_the_repository(metadata):
-    ini = ConfigParser()
-    ini.read(root/'settings.ini', encoding='utf-8')
-    s,shown,readme = ini['DEFAULT'],metadata.get_payload(decode=True).decode(),(root/'README.md').read_text(encoding='utf-8')
+def test_links_lead_from_an_index_to_the_repository(metadata, ini):
+    shown,readme = metadata.get_payload(decode=True).decode(),(root/'README.md').read_text(encoding='utf-8')
     before,after = (re.findall(r'(!?)\[[^][]*\]\(([^)]+)\)|(?:src|href)="([^"]*)', prose(o)) for o in (readme, shown))
     assert len(before) == len(after)
     for (_,was,html),(image,to,_) in zip(before, after):
         assert not html or html.startswith('https://'), f'{html}: a relative link in HTML'
         if was.startswith('http'): assert to == was
-        elif was: assert to == f"{s['git_url']}/{'raw' if image else 'blob'}/{s['branch']}/{'README.md' if was[0] == '#' else ''}{was}"
+        elif was: assert to == f"{ini['git_url']}/{'raw' if image else 'blob'}/{ini['branch']}/{'README.md' if was[0] == '#' else ''}{was}"
     whole = r'https://github.com/[^)]*?/(?:blob|raw)/\w+/(?:README.md(?=#))?'
     assert re.sub(whole, '', shown).strip() == readme.strip() # nothing else is changed
 
@@ -94,3 +98,8 @@ def test_urls_and_classifiers(metadata):
     assert urls.keys() == {'Repository', 'Documentation', 'Issues', 'Changelog'} and all(o.startswith('https://') for o in urls.values())
     pythons = [o.rsplit(' ', 1)[1] for o in metadata.get_all('Classifier') if re.search(r':: 3\.\d+$', o)]
     assert metadata['Requires-Python'] == f'>={pythons[0]}'
+
+def test_the_oldest_versions_are_those_of_settings_ini(ini):
+    oldest = dict(o.split('==') for o in (root/'tests/oldest.txt').read_text().splitlines() if not o.startswith('#'))
+    bounds = dict(o.split('>=') for o in ini['requirements'].split() if '>=' in o)
+    for name,bound in bounds.items(): assert bound in (oldest[name], oldest[name].removesuffix('.0')), name
