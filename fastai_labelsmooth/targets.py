@@ -29,7 +29,7 @@ class IndexTarget:
         if getattr(on, 'requires_grad', False) or getattr(off, 'requires_grad', False):
             raise TypeError("on and off have gradients: expected none; a target that is learned must be dense")
         self.index,self.n,self.on,self.off = index,n,on,off
-        self.axis = range(index.ndim+1)[axis]
+        self.axis = list(range(index.ndim+1))[axis] # of a list: torch 2.4 compiles range(2)[1] to 2
         self.ignore_index,self.total = ignore_index,total
 
     def at(self, logp): return self

@@ -158,6 +158,7 @@ def test_eps_find_takes_each_seed_s_most_likely_eps(cell):
         np.testing.assert_array_equal(res.test[:, k], tried[best].test[:, k])
 
 def test_labels_scored_one_by_one_keep_their_order():
+    pytest.importorskip('river', reason='river, which brings these data, needs Python 3.11')
     w = data.world('yeast', 'none', (1, 2))
     cell = arms.Cell(w, stack.Fit(1e-2, 64, 1, 8))
     res = cell.train()

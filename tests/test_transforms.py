@@ -1,5 +1,6 @@
 "The loss under torch's transforms, tracers and compiler: each beside torch's own loss against the dense target"
 import pytest, torch, torch.nn.functional as F
+from packaging.version import Version
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.func import grad, hessian, jacrev, jvp, vmap
@@ -74,6 +75,7 @@ def test_compiled(kind, size):
     inp,targ,dense = case(kind, size)
     torch._dynamo.reset()
     a,b = inp.clone().requires_grad_(),inp.clone().requires_grad_()
-    torch.compile(soft_cross_entropy, fullgraph=True, backend='aot_eager')(a, targ).backward()
+    one_graph = kind != 'soft' or Version(torch.__version__) >= Version('2.7') # before, a lazy input breaks the graph
+    torch.compile(soft_cross_entropy, fullgraph=one_graph, backend='aot_eager')(a, targ).backward()
     torchs(dense)(b).backward()
     assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
