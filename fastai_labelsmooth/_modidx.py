@@ -527,6 +527,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                         'fastai_labelsmooth/smoothers/core.py'),
                                                    'fastai_labelsmooth.smoothers.core.Uniform.optimum': ( 'smoothers/core.html#uniform.optimum',
                                                                                                           'fastai_labelsmooth/smoothers/core.py'),
+                                                   'fastai_labelsmooth.smoothers.core._missing': ( 'smoothers/core.html#_missing',
+                                                                                                   'fastai_labelsmooth/smoothers/core.py'),
                                                    'fastai_labelsmooth.smoothers.core._mix_binary': ( 'smoothers/core.html#_mix_binary',
                                                                                                       'fastai_labelsmooth/smoothers/core.py'),
                                                    'fastai_labelsmooth.smoothers.core.add_rest': ( 'smoothers/core.html#add_rest',
