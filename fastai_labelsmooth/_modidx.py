@@ -533,6 +533,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                       'fastai_labelsmooth/smoothers/core.py'),
                                                    'fastai_labelsmooth.smoothers.core.add_rest': ( 'smoothers/core.html#add_rest',
                                                                                                    'fastai_labelsmooth/smoothers/core.py'),
+                                                   'fastai_labelsmooth.smoothers.core.by_order': ( 'smoothers/core.html#by_order',
+                                                                                                   'fastai_labelsmooth/smoothers/core.py'),
                                                    'fastai_labelsmooth.smoothers.core.check_positive': ( 'smoothers/core.html#check_positive',
                                                                                                          'fastai_labelsmooth/smoothers/core.py')},
             'fastai_labelsmooth.smoothers.model': { 'fastai_labelsmooth.smoothers.model.Bootstrap': ( 'smoothers/model.html#bootstrap',

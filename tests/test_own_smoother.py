@@ -31,3 +31,11 @@ def test_a_target_for_what_is_ignored_is_refused(ask):
 
 def test_a_class_that_is_ignored_is_refused_too():
     with pytest.raises(ValueError, match='ignore_index=3'): mask_learner(counts_void, void=3).fit(1)
+
+@pytest.mark.parametrize('make', [lambda table: Rows(table).r, similarity_rows], ids=['Rows', 'similarity_rows'])
+def test_a_table_with_names_is_a_matrix(make):
+    table = pd.DataFrame([[0, .8, .2], [.5, 0, .5], [.3, .7, 0]], list('abc'), list('abc'))
+    matrix = make(table.to_numpy())
+    assert torch.equal(make(table), matrix)
+    assert torch.equal(make(table[list('cab')]), matrix) # columns in another order
+    with pytest.raises(ValueError, match="columns .*: expected the same classes"): make(table.rename(columns=dict(a='d')))

@@ -67,6 +67,14 @@ def check_positive(name, value):
     if not isinstance(value, Real) or isinstance(value, bool): raise TypeError(expected)
     if not 0 < value < math.inf: raise ValueError(expected)
 
+# %% ../../nbs/smoothers/00_core.ipynb #sc000032
+def by_order(name, x):
+    "The values of a DataFrame, with the columns in the order of its rows; anything else as it is"
+    if not hasattr(x, 'columns'): return x
+    if set(x.index) != set(x.columns): raise ValueError(
+        f"{name} has the rows {list(x.index)} and the columns {list(x.columns)}: expected the same classes")
+    return x.loc[:, list(x.index)].to_numpy()
+
 # %% ../../nbs/smoothers/00_core.ipynb #sc000009
 class Uniform(Smoother):
     "Mass to the classes alike: `exact` to the others, `paper` to all (Szegedy et al. 2016, section 7)"
