@@ -179,7 +179,8 @@ def _check_first(self:LabelSmooth, batch):
     targ = self._target(self.learn.yb, batch)
     _check_eps(self.eps, self.smoother, batch.task)
     check_targets(targ.cpu(), batch.task)
-    check_soft(self.smoother(targ, batch), batch.task, batch.pred.shape if self.n is None else None)
+    known = (batch.pred.shape, targ) if self.n is None else ()
+    check_soft(self.smoother(targ, batch), batch.task, *known)
     self.is_checked = True
 
 # %% ../nbs/10_callback.ipynb #cb000007

@@ -82,7 +82,8 @@ def check_targets(
 def check_soft(
     soft, # What a smoother made
     task:Task,
-    shape:tuple=None # That of the logits, where it is known
+    shape:tuple=None, # That of the logits, where it is known
+    targ:Tensor=None # The target that it was made from, where its shape fits the logits
 ):
     "Raise for what is no soft target: TypeError for no tensor, ValueError for a wrong shape or sum over the classes"
     if not isinstance(soft, Tensor):
@@ -96,6 +97,9 @@ def check_soft(
     wrong = (total != 0) & ((total-1).abs() > 1e-3) # 0: ignored
     if wrong.any(): raise ValueError(f"mode gave a target that sums to {total[wrong][0].item():.4g} over the classes: "
                                      "expected 1, or 0 where it is ignored")
+    if targ is None or targ.is_floating_point(): return
+    if total[targ == task.ignore_index].any(): raise ValueError(f"mode gave a target where the label is "
+        f"ignore_index={task.ignore_index}: expected zeros, as `smooth_labels` gives there, or it would be learned")
 
 # %% ../nbs/03_tasks.ipynb #tk000013
 _paired = ("CrossEntropyLossFlat, nn.CrossEntropyLoss, F.cross_entropy, "

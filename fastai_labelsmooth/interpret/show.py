@@ -80,7 +80,7 @@ def _hard_and_soft(cb, xb, yb):
     targ = fit_targets(to_device(yb, device)[cb.targ_idx], task, pred if cb.n is None else None)
     batch = Batch(task, eps, pred, to_device(xb, device))
     hard,soft = Uniform()(targ, batch._replace(eps=0.)),cb.smoother(targ, batch)
-    check_soft(soft, task, pred.shape if cb.n is None else None)
+    check_soft(soft, task, *((pred.shape, targ) if cb.n is None else ()))
     res = [_plain(hard),_plain(soft)]
     return [o if task.sigmoid else o.movedim(task.axis, -1) for o in res],task
 

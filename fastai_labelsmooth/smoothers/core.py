@@ -26,6 +26,10 @@ class Batch(NamedTuple):
     pred:object=None # The model's prediction: detached logits, whatever their structure
     xb:tuple=() # The inputs
 
+def _missing(smoother, method):
+    "Raise for what a subclass has to define; with words, as fastai fails on an exception without any"
+    raise NotImplementedError(f"mode={smoother!r}: expected a class that defines the method `{method}`")
+
 class Smoother:
     "Where the mass goes: makes a soft target from a hard one"
     sigmoid = False # whether it serves losses that score each label by itself
@@ -49,7 +53,7 @@ class Smoother:
         batch:Batch
     ) -> Tensor: # The soft target: dense, or one that looks so. All zeros where ignored
         "The soft target. Pure: it may be asked twice a batch, or for a picture"
-        raise NotImplementedError
+        _missing(self, '__call__(targ, batch)')
 
     def before_fit(self, targets:Callable, task:Task): pass # once a fit; `targets()` gives all of its targets
     def observe(self, targ, batch): pass # once each training batch: whoever learns, learns here
@@ -62,6 +66,14 @@ def check_positive(name, value):
     expected = f"{name}={value!r}: expected a number above 0"
     if not isinstance(value, Real) or isinstance(value, bool): raise TypeError(expected)
     if not 0 < value < math.inf: raise ValueError(expected)
+
+# %% ../../nbs/smoothers/00_core.ipynb #sc000032
+def by_order(name, x):
+    "The values of a DataFrame, with the columns in the order of its rows; anything else as it is"
+    if not hasattr(x, 'columns'): return x
+    if set(x.index) != set(x.columns): raise ValueError(
+        f"{name} has the rows {list(x.index)} and the columns {list(x.columns)}: expected the same classes")
+    return x.loc[:, list(x.index)].to_numpy()
 
 # %% ../../nbs/smoothers/00_core.ipynb #sc000009
 class Uniform(Smoother):
@@ -171,7 +183,7 @@ class Mixture(Smoother):
         batch:Batch
     ) -> Tensor: # In the shape of the logits, or broadcasts to it; sums to 1 over the classes (sigmoid: in [0, 1])
         "Where the mass goes"
-        raise NotImplementedError
+        _missing(self, 'rest(targ, batch)')
 
     def __call__(self, targ, batch):
         task,eps = batch.task,batch.eps
@@ -190,7 +202,7 @@ class Mixture(Smoother):
 class ByClass(Mixture):
     "A mixture whose `r`, which a subclass says in `table`, is a vector, or the true class's row of a matrix"
     def table(self, batch:Batch) -> Tensor: # (N,) or (N, N)
-        raise NotImplementedError
+        _missing(self, 'table(batch)')
 
     def table_on(self, targ, batch):
         "`table` on the device of the targets"

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from torch import Tensor
 from ..eps import binary_on_off, on_off
 from ..losses import DenseTarget, MixedTarget, soft_cross_entropy
-from .core import Batch, Smoother
+from .core import Batch, Smoother, by_order
 from ..lazy import LazyTarget
 from ..targets import (IndexTarget, check_class_axis, check_probs, index_target, is_eager,
                                         keepdim, plain, smooth_binary, smooth_labels)
@@ -173,10 +173,7 @@ def noise_tensor(
     T # Row-stochastic (N, N): rows the clean class, columns the label. A tensor, an array, or a DataFrame
 ) -> Tensor: # Float64, rows that sum to 1
     "A noise matrix, checked: ValueError if it is none, or if a class is most often labelled as another"
-    if hasattr(T, 'loc'):
-        if set(T.index) != set(T.columns): raise ValueError(
-            f"T has the rows {list(T.index)} and the columns {list(T.columns)}: expected the same classes")
-        T = T.loc[:, list(T.index)].to_numpy()
+    T = by_order('T', T)
     if isinstance(T, Tensor): T = T.detach().cpu().numpy()
     T = torch.tensor(np.array(T, dtype=float))
     if T.ndim != 2 or len(T) != T.shape[1] or len(T) < 2: raise ValueError(

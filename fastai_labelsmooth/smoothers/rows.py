@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from ..eps import is_int
 from ..tasks import Task
-from .core import ByClass, check_positive
+from .core import ByClass, by_order, check_positive
 
 # %% ../../nbs/smoothers/01_rows.ipynb #rw000010
 def _frequencies(p):
@@ -92,8 +92,9 @@ def _zero_diagonal(logits):
 class Rows(ByClass):
     "Mass by the row of the true class in a matrix"
     def __init__(self,
-        r:Tensor # (N, N): a distribution over the classes for each true class; rows are not negative and sum to 1
+        r:Tensor # (N, N) or a DataFrame: a distribution over the classes for each true class, not negative, of sum 1
     ):
+        r = by_order('r', r)
         try: self.r = torch.as_tensor(r, dtype=torch.get_default_dtype())
         except (TypeError, ValueError, RuntimeError): raise TypeError(f"r={r!r}: expected a matrix (N, N)") from None
         shape = tuple(self.r.shape)
@@ -137,10 +138,11 @@ def ordinal_rows(
 
 # %% ../../nbs/smoothers/01_rows.ipynb #rw000027
 def similarity_rows(
-    sim:Tensor, # (N, N): how similar each class is to each other, in any unit
+    sim:Tensor, # (N, N) or a DataFrame: how similar each class is to each other, in any unit
     temp:float=1. # The lower, the more goes to the most similar ones; above 0
 ) -> Tensor: # (N, N)
     "Rows for similar classes: in proportion to exp(sim/temp), 0 for the class itself (its similarity is not read)"
+    sim = by_order('sim', sim)
     try: sim = torch.as_tensor(sim).double()
     except (TypeError, ValueError, RuntimeError): raise TypeError(f"sim={sim!r}: expected a matrix (N, N)") from None
     if sim.ndim != 2 or len(sim) != sim.shape[1] or len(sim) < 2:

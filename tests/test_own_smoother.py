@@ -1,0 +1,41 @@
+"A smoother of one's own: what is missing or wrong in it is said at once, in words"
+import pytest
+from fastai.vision.all import *
+from fastai_labelsmooth.all import *
+from conftest import digits_learner, quiet
+
+@pytest.mark.parametrize('kind,method', [(Smoother, r'__call__\(targ, batch\)'), (Mixture, r'rest\(targ, batch\)'), (ByClass, r'table\(batch\)')])
+def test_a_class_without_its_method_says_which(kind, method):
+    class Mine(kind): pass
+    with pytest.raises(NotImplementedError, match=rf'mode=Mine\(\): expected .* `{method}`'): digits_learner(LabelSmooth(0.1, Mine())).fit(1)
+
+def mask_learner(mode, void=255):
+    "A learner of masks, a quarter of which is void"
+    mask = torch.tensor([0, 1, 2, void]*4).view(4, 4)
+    dl = DataLoader([(torch.randn(3, 4, 4), mask) for _ in range(4)], bs=2, num_workers=0)
+    learn = Learner(DataLoaders(dl, dl), nn.Conv2d(3, 4, 1), CrossEntropyLossFlat(axis=1, ignore_index=void), cbs=LabelSmooth(0.1, mode))
+    return quiet(learn)
+
+def counts_void(targ, batch):
+    "Takes what is void for the last class"
+    n = batch.task.n
+    return (1-batch.eps)*F.one_hot(targ.clamp(max=n-1), n).movedim(-1, 1) + batch.eps/n
+
+def leaves_void_out(targ, batch):
+    return counts_void(targ, batch) * (targ != batch.task.ignore_index).unsqueeze(1)
+
+@pytest.mark.parametrize('ask', [lambda learn: learn.fit(1), lambda learn: learn.label_smooth.show_batch()], ids=['fit', 'show_batch'])
+def test_a_target_for_what_is_ignored_is_refused(ask):
+    with pytest.raises(ValueError, match='where the label is ignore_index=255: expected zeros'): ask(mask_learner(counts_void))
+    ask(mask_learner(leaves_void_out))
+
+def test_a_class_that_is_ignored_is_refused_too():
+    with pytest.raises(ValueError, match='ignore_index=3'): mask_learner(counts_void, void=3).fit(1)
+
+@pytest.mark.parametrize('make', [lambda table: Rows(table).r, similarity_rows], ids=['Rows', 'similarity_rows'])
+def test_a_table_with_names_is_a_matrix(make):
+    table = pd.DataFrame([[0, .8, .2], [.5, 0, .5], [.3, .7, 0]], list('abc'), list('abc'))
+    matrix = make(table.to_numpy())
+    assert torch.equal(make(table), matrix)
+    assert torch.equal(make(table[list('cab')]), matrix) # columns in another order
+    with pytest.raises(ValueError, match="columns .*: expected the same classes"): make(table.rename(columns=dict(a='d')))
