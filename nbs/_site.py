@@ -20,8 +20,10 @@ def outside(pattern, f, md):
 
 def formulas(md):
     "LaTeX as MathML, which browsers draw without a script"
-    md = re.sub(r'\$\$(.+?)\$\$', lambda m: f'\n\n<div class="formula">{convert(m[1], display="block")}</div>\n\n', md, flags=re.S)
-    return re.sub(r'\$([^$\n]+)\$', lambda m: convert(m[1]), md)
+    def mathml(tex, display): return convert(tex.replace(r'\log ', r'\log\,'), display=display) # it sets no space there
+    def block(m): return f'\n\n<div class="formula">{mathml(m[1], "block")}</div>\n\n'
+    md = re.sub(r'\$\$(.+?)\$\$', block, md, flags=re.S)
+    return re.sub(r'\$([^$\n]+)\$', lambda m: mathml(m[1], 'inline'), md)
 
 def page_of(notebook): return nbpath2html(Path(notebook)).with_suffix('.md').as_posix()
 
@@ -89,39 +91,46 @@ def flat(nav): return [p for o in nav for p in ([o] if isinstance(o, str) else f
 
 def llms(nav, pages, description):
     "nbdev's llms.txt (the paragraphs that nbs/index.ipynb exports), and what each page is about"
-    parts = [f'## {section}\n\n' + '\n'.join('- [{0}]({p}): {1}'.format(*pages[p], p=p) for p in flat(contents))
-             for o in nav if not isinstance(o, str) for section,contents in o.items()]
+    def line(p): return f'- [{pages[p][0]}]({p}): {pages[p][1]}'
+    sections = {'Pages': [o for o in nav if isinstance(o, str)]}
+    for o in nav: sections |= o if isinstance(o, dict) else {}
+    parts = [f'## {section}\n\n' + '\n'.join(map(line, flat(contents))) for section,contents in sections.items()]
     return '\n\n'.join([pkg_llms(desc=description).strip(), *parts]) + '\n'
+
+def read_pages(work, md):
+    "Title, description and text of each page by its name, with the links between them; their pictures lie in `md`"
+    def other(folder, names): return [o for o in names if Path(folder, o).is_file() and Path(o).suffix not in ('.png', '.css')]
+    shutil.copytree('nbs', md, ignore=other)
+    shutil.copytree('benchmarks', md/'benchmarks', ignore=other)
+    notebooks = {page_of(p.relative_to(work)): read_nb(p) for p in sorted(work.rglob('*.ipynb'))}
+    res = {k: page(nb, md/k) for k,nb in notebooks.items()}
+    benchmarks = Path('benchmarks/README.md').read_text(encoding='utf-8')
+    res['benchmarks/README.md'] = 'Benchmarks', 'Speed and memory beside other losses', benchmarks
+    entries = {f'{k}#{o}' for k,(_,_,text) in res.items() for o in re.findall(r' \{ #(\S+) \.api \}', text)}
+    known = {p.relative_to(md).as_posix() for p in md.rglob('*.*')} | res.keys() | entries
+    return {k: (title, description, links(text, k, known)) for k,(title,description,text) in res.items()}
 
 def build():
     os.chdir(root)
     os.environ['PYTHONWARNINGS'] = 'ignore:Found cells containing imports' # nbdev's, of cells that may well be run
     work = proc_nbs(force=True)
     md,html = work/'_pages',work/'_site'
-    shutil.copytree('nbs', md, ignore=lambda d, names: [o for o in names if Path(d, o).is_file() and not o.endswith(('.png', '.css'))])
-    shutil.copytree('benchmarks', md/'benchmarks', ignore=shutil.ignore_patterns('*.py'))
-    pages = {page_of(p.relative_to(work)): p for p in sorted(work.rglob('*.ipynb'))}
-    pages = {k: page(read_nb(p), md/k) for k,p in pages.items()}
-    pages['benchmarks/README.md'] = 'Benchmarks', 'Speed and memory beside other losses', (md/'benchmarks/README.md').read_text(encoding='utf-8')
-    entries = {f'{k}#{o}' for k,(_,_,text) in pages.items() for o in re.findall(r' \{ #(\S+) \.api \}', text)}
-    known = {p.relative_to(md).as_posix() for p in md.rglob('*.*')} | pages.keys() | entries
-    texts = {k: links(text, k, known) for k,(_,_,text) in pages.items()}
-    for k,(title,description,_) in pages.items():
+    pages = read_pages(work, md)
+    for k,(title,description,text) in pages.items():
         front = yaml.dump(dict(title=title, description=description), allow_unicode=True)
-        (md/k).write_text(f'---\n{front}---\n\n{outside(code, formulas, texts[k])}', encoding='utf-8')
-    sidebar = yaml.safe_load(Path('nbs/sidebar.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']
-    left = list(pages)
-    order = nav(sidebar, left) + left
+        (md/k).write_text(f'---\n{front}---\n\n{outside(code, formulas, text)}', encoding='utf-8')
+    sidebar,left = yaml.safe_load(Path('nbs/sidebar.yml').read_text(encoding='utf-8'))['website']['sidebar'],list(pages)
+    order = nav(sidebar['contents'], left) + left
     ini = ConfigParser()
     ini.read('settings.ini', encoding='utf-8')
-    ini = ini['DEFAULT']
-    (work/'mkdocs.yml').write_text(yaml.dump(dict(
-        INHERIT='../mkdocs.yml', site_name=ini['lib_name'], site_description=ini['description'],
-        docs_dir=md.name, site_dir=html.name, nav=order)), encoding='utf-8')
-    zensical = Path(sys.executable).parent/'zensical'
+    name,description = (ini['DEFAULT'][o] for o in ('lib_name', 'description'))
+    config = dict(INHERIT='../mkdocs.yml', site_name=name, site_description=description,
+                  docs_dir=md.name, site_dir=html.name, nav=order)
+    (work/'mkdocs.yml').write_text(yaml.dump(config), encoding='utf-8')
+    zensical = Path(sys.executable).with_name('zensical')
     subprocess.run([zensical, 'build', '--strict', '--clean', '-f', work/'mkdocs.yml'], check=True, timeout=120)
-    for k,text in texts.items(): (html/k).write_text(text, encoding='utf-8') # for readers of llms.txt
-    (html/'llms.txt').write_text(llms(order, pages, ini['description']), encoding='utf-8')
+    for k,(_,_,text) in pages.items(): (html/k).write_text(text, encoding='utf-8') # for readers of llms.txt
+    (html/'llms.txt').write_text(llms(order, pages, description), encoding='utf-8')
     shutil.rmtree('_docs', ignore_errors=True)
     shutil.move(html, '_docs')
 
