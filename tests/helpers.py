@@ -62,7 +62,7 @@ def run_process(cmd, timeout, **kwargs):
         printed = b''.join(o or b'' for o in (e.stdout, e.stderr)).decode(errors='replace')
         raise AssertionError(f"{' '.join(cmd)} hung for {timeout} s:\n{printed[-3000:]}") from None
     assert res.returncode == 0, f"{' '.join(cmd)} ended with {res.returncode}:\n{(res.stdout+res.stderr)[-3000:]}"
-    return res.stdout
+    return res.stdout+res.stderr
 
 def torchrun(script, out, timeout=120):
     "Run a script of this folder in two processes, and load what each saved by `save_rank`"

@@ -1,24 +1,17 @@
 "The site builds strictly, leaves out no page and no name, needs no network, and fits a phone"
-import importlib, json, os, re, shutil, subprocess, sys, threading
+import importlib, json, os, re, shutil, sys, threading
 from functools import partial
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 import pytest, yaml
 from fastai_labelsmooth._modidx import d as modidx
+from helpers import run_process
 
 pytest.importorskip('zensical', reason="Zensical needs Python 3.11")
 root = Path(__file__).parent.parent
 guide = {'cells': [{'cell_type': 'markdown', 'id': 'a', 'metadata': {}, 'source': '# A new guide\n\n> Not in the sidebar yet'}],
          'metadata': {}, 'nbformat': 4, 'nbformat_minor': 5}
-
-def run(cmd, cwd, timeout):
-    try: res = subprocess.run(cmd, cwd=cwd, capture_output=True, text=True, timeout=timeout,
-                              env={**os.environ, 'PYTHONPATH': str(cwd), 'OMP_NUM_THREADS': '1'})
-    except subprocess.TimeoutExpired as e: pytest.fail(f'{cmd} hung for {timeout} s: {e.stdout} {e.stderr}')
-    printed = re.sub(r'\x1b\[[\d;]*m', '', res.stdout+res.stderr) # without colours
-    assert res.returncode == 0, printed[-3000:]
-    return printed
 
 @pytest.fixture(scope='module')
 def built(tmp_path_factory):
@@ -29,7 +22,8 @@ def built(tmp_path_factory):
     for o in ('pyproject.toml', 'settings.ini', 'mkdocs.yml'): shutil.copy(root/o, path)
     (path/'nbs/guides').mkdir(exist_ok=True)
     (path/'nbs/guides/zz_new.ipynb').write_text(json.dumps(guide))
-    printed = run([sys.executable, 'nbs/_site.py'], path, timeout=300)
+    env = {**os.environ, 'PYTHONPATH': str(path), 'OMP_NUM_THREADS': '1'}
+    printed = re.sub(r'\x1b\[[\d;]*m', '', run_process([sys.executable, 'nbs/_site.py'], 300, cwd=path, env=env)) # without colours
     assert 'No issues found' in printed and 'warning' not in printed.lower(), printed
     return path
 
