@@ -3,14 +3,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export MPLBACKEND ?= Agg
 
-.PHONY: demo test test-oldest bench study readme docs
+.PHONY: demo test lint test-oldest bench study readme docs
 
 demo: $(VENV)/ready  ## Digits with and without label smoothing, numbers and a picture
 	$(BIN)/python examples/digits.py
 
-test: $(VENV)/ready  ## The lessons in the notebooks, then the tests
+test: lint  ## The lessons in the notebooks, then the tests
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --timing --skip-file-re "^[_.]$$($(BIN)/python -c 'import sys; print("" if sys.version_info >= (3, 11) else "|multilabel")')" # river's data need 3.11
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: $(VENV)/ready  ## What is defined twice, unknown or unused
+	$(BIN)/ruff check -q
 
 test-oldest:  ## The same with the oldest versions of fastai and torch, in .venv-oldest
 	$(MAKE) test VENV=.venv-oldest PIP_CONSTRAINT=$(CURDIR)/tests/oldest.txt

@@ -13,12 +13,15 @@ def in_repo(path, kind='blob'): return urljoin(f"{s['git_url']}/{kind}/{s['branc
 
 def with_whole_links(readme):
     "A package index shows the README without the files beside it: its links lead to the repository"
-    def whole(m): return f"{m['image'] or ''}]({in_repo(m['to'], 'raw' if m['image'] else 'blob')}" if m['to'] else m[0]
-    code,link = r'```.*?```|`[^`]*`', r'(?P<image>!\[[^]]*)?\]\((?P<to>[^)\s]+)'
+    code,link = r'```.*?```|`[^`]*`',r'(?P<image>!\[[^]]*)?\]\((?P<to>[^)\s]+)'
+    def whole(m):
+        if not m['to']: return m[0] # code
+        return f"{m['image'] or ''}]({in_repo(m['to'], 'raw' if m['image'] else 'blob')}"
     return re.sub(f'{code}|{link}', whole, readme, flags=re.S)
 
 setup(name=s['lib_name'], description=s['description'], author=s['author'], license_expression=s['license'],
-      keywords=s['keywords'].split(), python_requires=f">={s['min_python']}", install_requires=s['requirements'].split(),
+      keywords=s['keywords'].split(), python_requires=f">={s['min_python']}",
+      install_requires=s['requirements'].split(),
       extras_require={o: s[f'{o}_requirements'].split() for o in ('dev', 'bench', 'docs')},
       long_description=with_whole_links(Path('README.md').read_text(encoding='utf-8')),
       project_urls={'Repository': s['git_url'], 'Documentation': s['doc_host']+s['doc_baseurl'],

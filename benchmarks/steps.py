@@ -4,7 +4,6 @@ and steps.png.
 
 The two Learners of a row take turns in shuffled order, each doing the same batches; medians, of the ratio that of the turns."""
 import subprocess, sys, tempfile, warnings
-from functools import partial
 from pathlib import Path
 warnings.filterwarnings('ignore')
 from fastai.vision.all import *

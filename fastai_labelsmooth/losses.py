@@ -8,7 +8,7 @@ __all__ = ['DenseTarget', 'MixedTarget', 'soft_cross_entropy', 'SoftCrossEntropy
 # %% ../nbs/02_losses.ipynb #f3cbde69
 import math
 import torch
-from torch import nn, Tensor
+from torch import Tensor
 from fastai.losses import CrossEntropyLossFlat
 from .lazy import LazyTarget
 from .targets import index_target, is_eager, keepdim, plain, readable

@@ -8,10 +8,9 @@ __all__ = ['Task', 'is_sigmoid', 'task_of', 'soft_loss']
 # %% ../nbs/03_tasks.ipynb #tk000004
 from functools import partial
 from typing import NamedTuple
-import torch, torch.nn.functional as F
+import torch.nn.functional as F
 from torch import nn, Tensor
-from fastai.losses import (BaseLoss, CrossEntropyLossFlat, BCEWithLogitsLossFlat, LabelSmoothingCrossEntropy,
-                           LabelSmoothingCrossEntropyFlat)
+from fastai.losses import (BaseLoss, CrossEntropyLossFlat, BCEWithLogitsLossFlat, LabelSmoothingCrossEntropy)
 from .lazy import LazyTarget
 from .targets import check_index, check_probs, value_range
 from .losses import SoftCrossEntropyLossFlat, class_index

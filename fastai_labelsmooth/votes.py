@@ -79,7 +79,7 @@ def _show_pairs(samples, outs, ctxs, max_n, **kwargs):
 @cache
 def _register_show_results():
     "Once there are votes to show: of two functions that fit, fastai's dispatch takes the one that came last"
-    import fastai.text.learner, fastai.vision.learner
+    import fastai.text.learner, fastai.vision.learner # noqa: F401 (they register theirs)
 
     @dispatch
     def show_results(x:TensorImage, y:TensorVotes, samples, outs, ctxs=None, max_n=10, nrows=None, ncols=None,

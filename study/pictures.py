@@ -31,8 +31,9 @@ def lines_of(rows):
     lines = [(noise, regime) for noise in ordered(rows, noise_order, 'noise') for regime in ('short', 'long')]
     return [o for o in lines if o in set(zip(rows.noise, rows.regime))]
 
-def forest(claim, margins={}):
+def forest(claim, margins=None):
     "A claim's comparisons: a row of panels for each question, a panel for each data set, a line for each noise and fit"
+    margins = margins or {}
     tested = claim.rows[claim.rows.lo.notna()]
     if tested.empty: return # nothing of it was run
     questions = list(tested.groupby(['measure', 'what'], sort=False))
@@ -78,9 +79,9 @@ def ladder(claim, regime='long'):
 arm_style = {'hard': ('#8c8c8c', 'o-'), 'exact 0.1': ('#E69F00', 's-'), 'forward eps_find': ('#0072B2', 'o-'),
              'forward noise_matrix': ('#56B4E9', '^-'), 'issues 2 rounds': ('#009E73', 'D-'),
              'cleanlab prune': ('#CC79A7', 'v--')}
-arm_names = {'hard': 'hard labels', 'exact 0.1': 'label smoothing, "exact" 0.1', 'forward eps_find': '"forward", eps_find',
-             'forward noise_matrix': 'Forward(noise_matrix())', 'issues 2 rounds': 'label_issues, then the rest',
-             'cleanlab prune': "cleanlab's filter, then the rest"}
+arm_names = {'hard': 'hard labels', 'exact 0.1': 'label smoothing, "exact" 0.1',
+             'forward eps_find': '"forward", eps_find', 'forward noise_matrix': 'Forward(noise_matrix())',
+             'issues 2 rounds': 'label_issues, then the rest', 'cleanlab prune': "cleanlab's filter, then the rest"}
 
 def by_noise(table, regime, names=data_order[:3], noises=noise_order, arms=tuple(arm_style)):
     "Means over the seeds against the noise: a row for each data set, a column for each measure"

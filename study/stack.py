@@ -2,7 +2,6 @@
 items, labels and order. Adam treats each weight by itself and the loss is a mean for each network, so each trains as if
 alone"""
 import time
-from functools import partial
 from typing import NamedTuple
 import numpy as np
 import torch, torch.nn.functional as F

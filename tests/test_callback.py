@@ -1,5 +1,5 @@
 "LabelSmooth on real Learners: what it trains, what everybody else sees, and what is left after any interruption"
-import gc, math, time, weakref
+import gc, math, weakref
 import pytest, torch, torch.nn.functional as F
 from torch.testing import assert_close
 from fastai.vision.all import *
@@ -523,6 +523,7 @@ def test_a_learner_is_freed_when_nobody_holds_it(mode):
     gc.collect()
     assert model() is None
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='that no step waits for a GPU')
 @pytest.mark.parametrize('mode', ['exact', 'forward'])
 def test_no_step_waits_for_the_device(mode):

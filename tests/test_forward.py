@@ -163,6 +163,7 @@ def noisy_cancer(seed, share=.2):
     items = list(zip(x, torch.where(torch.rand(len(x)) < share, 1-clean, clean)))
     return DataLoaders(DataLoader(items[:380], bs=64, shuffle=True), DataLoader(items[380:], bs=64)),clean[380:]
 
+@pytest.mark.slow
 def test_better_than_hard_and_smoothed_on_wrong_labels():
     "Over 4 seeds: .84, .84 and .94 right, likelihood .36, .45 and .23 nats"
     scores = []

@@ -1,13 +1,13 @@
 "The loss against torch and against a float64 reference, in value, gradient and second gradient"
 import copy, math, pickle
-import numpy as np, pytest, torch, torch.nn.functional as F
+import pytest, torch, torch.nn.functional as F
 from functools import partial
 from hypothesis import given, settings, HealthCheck, strategies as st
 from torch import nn, tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 from fastai.losses import *
-from fastai.torch_core import TensorBase, TensorImage, TensorMask, TensorCategory
+from fastai.torch_core import TensorImage, TensorMask
 from fastai_labelsmooth import losses
 from fastai_labelsmooth.all import *
 
@@ -374,14 +374,23 @@ def test_no_dense_target_is_built(way, monkeypatch):
         torch.autograd.grad(loss, inp, create_graph=True)
 
 class TestPairing:
-    softmax = [CrossEntropyLossFlat(axis=1, weight=torch.rand(3), ignore_index=2, reduction='sum'), CrossEntropyLossFlat(axis=1), nn.CrossEntropyLoss(),
-               nn.CrossEntropyLoss(weight=torch.rand(3), ignore_index=1, reduction='none'), F.cross_entropy,
-               partial(F.cross_entropy, weight=torch.rand(3), ignore_index=2, reduction='sum')]
-    sigmoid = [BCEWithLogitsLossFlat(thresh=.3), BCEWithLogitsLossFlat(pos_weight=torch.rand(3)+.5), nn.BCEWithLogitsLoss(), nn.BCEWithLogitsLoss(weight=torch.rand(3), reduction='none'),
-               nn.BCEWithLogitsLoss(pos_weight=torch.rand(3)+.5, reduction='sum'), F.binary_cross_entropy_with_logits,
-               partial(F.binary_cross_entropy_with_logits, pos_weight=torch.rand(3)+.5)]
+    softmax = {
+        'flat with weights': CrossEntropyLossFlat(axis=1, weight=torch.rand(3), ignore_index=2, reduction='sum'),
+        'flat': CrossEntropyLossFlat(axis=1),
+        'module': nn.CrossEntropyLoss(),
+        'module with weights': nn.CrossEntropyLoss(weight=torch.rand(3), ignore_index=1, reduction='none'),
+        'function': F.cross_entropy,
+        'partial': partial(F.cross_entropy, weight=torch.rand(3), ignore_index=2, reduction='sum')}
+    sigmoid = {
+        'flat with thresh': BCEWithLogitsLossFlat(thresh=.3),
+        'flat with pos_weight': BCEWithLogitsLossFlat(pos_weight=torch.rand(3)+.5),
+        'module': nn.BCEWithLogitsLoss(),
+        'module with weight': nn.BCEWithLogitsLoss(weight=torch.rand(3), reduction='none'),
+        'module with pos_weight': nn.BCEWithLogitsLoss(pos_weight=torch.rand(3)+.5, reduction='sum'),
+        'function': F.binary_cross_entropy_with_logits,
+        'partial': partial(F.binary_cross_entropy_with_logits, pos_weight=torch.rand(3)+.5)}
 
-    @pytest.mark.parametrize('loss', softmax, ids=repr)
+    @pytest.mark.parametrize('loss', softmax.values(), ids=softmax)
     def test_softmax(self, loss):
         z,y = torch.randn(4, 3, 5, 5),torch.randint(0, 3, (4, 5, 5))
         paired = soft_loss(loss)
@@ -389,14 +398,14 @@ class TestPairing:
         assert_close(paired(z, y), loss(z, y)+0, check_dtype=False) if not isinstance(loss, BaseLoss) else assert_close(paired(z, y), loss(z, y).as_subclass(torch.Tensor))
         assert_close(paired.activation(z), z.softmax(1))
 
-    @pytest.mark.parametrize('loss', sigmoid, ids=repr)
+    @pytest.mark.parametrize('loss', sigmoid.values(), ids=sigmoid)
     def test_sigmoid(self, loss):
         z,y = torch.randn(4, 3),torch.randint(0, 2, (4, 3)).float()
         paired = soft_loss(loss)
         assert is_sigmoid(paired)
         for t in (y, smooth_binary(y)): assert_close(paired(z, t).as_subclass(torch.Tensor), torch.as_tensor(loss(z, t)).as_subclass(torch.Tensor))
         assert_close(paired.activation(z), z.sigmoid())
-        assert getattr(paired, 'thresh') == getattr(loss, 'thresh', .5)
+        assert paired.thresh == getattr(loss, 'thresh', .5)
 
     def test_flat_axis_minus_one(self): assert soft_loss(CrossEntropyLossFlat()).axis == -1
     def test_idempotent(self):

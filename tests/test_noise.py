@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn, tensor
 from fastai.basics import *
 from fastai.callback.tracker import SaveModelCallback
-from fastai.tabular.all import Categorify, Normalize, TabularDataLoaders, tabular_learner
+from fastai.tabular.all import Normalize, TabularDataLoaders, tabular_learner
 from fastai.text.all import AWD_LSTM, TextDataLoaders, text_classifier_learner
 from fastai.text.models.awdlstm import awd_lstm_clas_config
 from sklearn.datasets import load_breast_cancer
@@ -347,6 +347,7 @@ def test_tabular_learner():
     learn.fit_one_cycle(1)
     assert len(learn.get_preds(0)[0]) == 450-len(issues)
 
+@pytest.mark.slow
 def test_text_learner():
     "A recurrent net keeps results of earlier passes, its data are sorted by length, and its vocabulary is not the classes"
     texts = [('good ', 'bad ')[i%2]*(i%7+1)+'film' for i in range(60)]

@@ -95,7 +95,7 @@ def test_nothing_comes_from_elsewhere(site, pages):
 def test_what_pages_and_llms_txt_refer_to_is_there(site, pages):
     for k,p in pages.items():
         if k == '404.html': continue # its links are from the root of a server
-        for tag,url in p.refs:
+        for _,url in p.refs:
             path = url.partition('#')[0]
             if path and ':' not in path: assert ((site/k).parent/path).exists(), f'{k}: {url}'
     for text in [*site.rglob('*.md'), site/'llms.txt']:

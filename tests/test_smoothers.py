@@ -305,7 +305,6 @@ def test_beside_a_mixer_it_is_the_loss_of_the_mixed_target(name, mixer):
 @each_smoother
 def test_eps_0_trains_as_without_it(name):
     "Bit for bit"
-    entry = smoothers[name]
     trained = []
     for plain in (False, True):
         learn = learner(name, plain=plain)

@@ -9,7 +9,7 @@ from helpers import quiet, run_process
 
 root = Path(__file__).parent.parent
 sys.path.insert(0, str(root))
-from fastai.basics import CrossEntropyLossFlat, DataLoader, DataLoaders, Learner, set_seed
+from fastai.basics import CrossEntropyLossFlat, DataLoader, DataLoaders, Learner
 from fastai_labelsmooth.callback import LabelSmooth
 from fastai_labelsmooth.smoothers.noise import Forward
 from study import arms, claims, data, measures, plan, run, stack
@@ -199,6 +199,7 @@ def test_temperature_looks_through_the_noise():
 
 # The table
 
+@pytest.mark.slow
 def test_table_has_its_columns_and_a_row_for_each_arm_and_seed(table):
     assert list(table.columns) == run.columns
     assert not table.duplicated(run.keys).any() and not table.failed.notna().any()
@@ -208,6 +209,7 @@ def test_table_has_its_columns_and_a_row_for_each_arm_and_seed(table):
     assert table[['accuracy', 'nll', 'brier', 'ece', 'nll_t', 'aurc', 'seconds']].notna().all(None)
     assert (table[table.arm == 'paper rescaled'].weight_gap <= 1e-5).all()
 
+@pytest.mark.slow
 def test_a_rerun_of_a_row_gives_the_same_numbers(table, monkeypatch):
     monkeypatch.setitem(plan.fits, ('wine', 'short'), fit)
     for arm in 'forward eps_find', 'issues 1 round':
@@ -296,6 +298,7 @@ def test_a_claim_with_a_failed_run_is_not_shown():
     t.loc[t.index[3], 'accuracy'] = np.nan
     assert claims.h4b(claims.Cells(t)).word == 'refuted'
 
+@pytest.mark.slow
 def test_all_claims_can_be_judged(table):
     judged = claims.judge(table)
     assert list(judged) == ['H1', 'H2', 'H3', 'H4a', 'H4b', 'H5', 'H6', 'H7', 'H8', 'H9']

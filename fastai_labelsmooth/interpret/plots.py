@@ -8,7 +8,7 @@ __all__ = ['palette', 'Palette']
 # %% ../../nbs/interpret/03_plots.ipynb #pl000004
 import math
 from typing import NamedTuple
-import numpy as np, torch
+import numpy as np
 import matplotlib.pyplot as plt
 from fastcore.basics import ifnone, patch
 from ..callback import as_smoother
