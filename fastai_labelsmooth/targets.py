@@ -44,7 +44,16 @@ class SoftTarget(LazyTarget, IndexTarget):
         axis = range(index.ndim+1)[axis]
         return cls.make((*index.shape[:axis], n, *index.shape[axis:]), dtype, index.device)
 
-    def __init__(self, index, n, on, off, axis=-1, ignore_index=-100, dtype=None, total=None):
+    def __init__(self,
+        index, # Integers, the shape of the logits without the class axis
+        n, # Classes
+        on, # What the class of the index gets: a number, or a tensor that fits `index`
+        off, # What each other class gets
+        axis=-1, # Where the classes are
+        ignore_index=-100, # Positions with this index are zeros; None if there are none
+        dtype=None, # Of the values; torch's default if None
+        total=None # Sum of the target over the classes where it is the same for each; found out if None
+    ):
         IndexTarget.__init__(self, index, n, on, off, axis, ignore_index, total)
 
     def __repr__(self, **kwargs):
@@ -88,8 +97,11 @@ def dense(self:SoftTarget) -> Tensor: # A plain tensor of this shape, dtype and 
     return out if keep is None else out.masked_fill_(~keep.unsqueeze(self.axis), 0)
 
 @patch
-def like(self:SoftTarget, dtype=None, to=lambda o: o):
-    "The same target with its tensors passed through `to`"
+def like(self:SoftTarget,
+    dtype=None, # Its own if None
+    to=lambda o: o # What each of its tensors is passed through, to move or copy it
+) -> SoftTarget:
+    "The same target with another dtype, or elsewhere"
     on,off = (to(o) if isinstance(o, Tensor) else o for o in (self.on, self.off))
     return SoftTarget(to(self.index), self.n, on, off, self.axis, self.ignore_index, dtype or self.dtype, self.total)
 

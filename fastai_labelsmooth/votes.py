@@ -182,7 +182,10 @@ def VotesBlock(
 # %% ../nbs/11_votes.ipynb #vt000036
 class OnMajority(Metric):
     "A metric of hard targets, on the most voted class"
-    def __init__(self, metric): self.metric = mk_metric(metric)
+    def __init__(self,
+        metric # Of fastai's, or a function (predictions, classes) -> number
+    ):
+        self.metric = mk_metric(metric)
 
     def hard(self, y, pred):
         "Class indices for votes; other targets as they are"

@@ -44,7 +44,13 @@ class Singles(NamedTuple):
 # %% ../../nbs/interpret/02_calibration.ipynb #ca000013
 class CalibrationInterpretation(Interpretation):
     "How far to trust a classifier's probabilities: softmax, multilabel or segmentation"
-    def __init__(self, learn:Learner, dl, losses, act=None, max_n:int=100_000):
+    def __init__(self,
+        learn:Learner, # Model that was looked at
+        dl, # Its `DataLoader`, with targets
+        losses, # Of each item; None if they come later
+        act=None, # From logits to probabilities, instead of the learner's own
+        max_n:int=100_000 # Size of the sample for adaptive ECE, gaps and plots of confidence
+    ):
         super().__init__(learn, dl, losses, act)
         self.thresh = getattr(classifier_loss(learn.loss_func), 'thresh', .5)
         self.count,self.item_losses = 0,[]
