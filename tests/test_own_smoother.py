@@ -2,7 +2,7 @@
 import pytest
 from fastai.vision.all import *
 from fastai_labelsmooth.all import *
-from conftest import digits_learner, quiet
+from helpers import digits_learner, quiet
 
 @pytest.mark.parametrize('kind,method', [(Smoother, r'__call__\(targ, batch\)'), (Mixture, r'rest\(targ, batch\)'), (ByClass, r'table\(batch\)')])
 def test_a_class_without_its_method_says_which(kind, method):
