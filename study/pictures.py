@@ -8,6 +8,7 @@ noise_names = {'none': 'none', 'symmetric 10': '10%', 'symmetric 20': '20%', 'sy
                'asymmetric': 'asym.', 'one vote': 'one vote'}
 noise_order = list(noise_names)
 units = dict(accuracy=('accuracy, points', 100), nll=('NLL, nats', 1), nll_t=('NLL after temperature, nats', 1),
+             brier=('Brier score, points', 100),
              ece=('ECE, points', 100), aurc=('AURC, points', 100), aurc_t=('AURC after temperature, points', 100),
              precision=('precision, points', 100), recall=('recall, points', 100),
              nll_votes=('NLL against the votes, nats', 1), seconds=('share of the time', 1), weight_gap=('weight', 1))

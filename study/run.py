@@ -84,7 +84,7 @@ def rerun(only, path):
     "Train what `only` names once more, with the other seeds of its cell beside it, and print both"
     asked = dict(o.split('=', 1) for o in only.split(','))
     if not set(asked) <= set(keys): raise SystemExit(f"--only {only}: expected some of {', '.join(keys)}")
-    jobs = [o for o in plan if all(asked.get(k, v) == v for k,v in zip(keys, o))]
+    jobs = [o for o in plan if all(asked.get(k, v) == v for k,v in zip(keys[:3], o))]
     if not jobs: raise SystemExit(f"--only {only}: the study has no such cell")
     table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
     for job in jobs:

@@ -2,7 +2,7 @@
 import numpy as np
 import pandas as pd
 from .pictures import data_order, noise_order, ordered, units
-from .plan import plan
+from .statistics import t_test
 
 marks = dict(shown='✓', open='·', contradicted='✗')
 
@@ -40,11 +40,6 @@ def numbers(claim, measure, what=None):
 guide_arms = ['hard', 'exact 0.1', 'exact eps_find', 'forward eps_find', 'forward noise_matrix', 'forward oof matrix',
               'issues 2 rounds', 'cleanlab prune']
 
-def left_out(table):
-    "Data sets, noises and regimes of the plan that the table has not"
-    done = set(table[['data', 'noise', 'regime']].itertuples(index=False, name=None))
-    return pd.DataFrame([o[:3] for o in plan if o[:3] not in done], columns=['data', 'noise', 'regime'])
-
 def best_marked(values, form, best):
     "Values as text, the best with a star"
     return [form.format(v) + (' *' if v == best else '') for v in values]
@@ -60,3 +55,18 @@ def guide(table, noise, regime='long', names=data_order[:3], arms=guide_arms):
                         'cost': [f'{o:.1f}' for o in m.seconds/m.seconds['hard']]}, m.index)
     res.columns.name = f'{noise}, {regime} fit'
     return res
+
+def beside_hard(table, data, noise, regime, measures=('accuracy', 'nll', 'brier', 'ece', 'nll_t', 'aurc')):
+    "All arms of a cell: means over the seeds, and differences from `hard` with their 95% intervals"
+    part = table[(table.data == data) & (table.noise == noise) & (table.regime == regime)]
+    values = part.pivot(index='seed', columns='arm', values=list(measures))
+    res = {}
+    for m in measures:
+        label,scale = units[m]
+        diff = {arm: t_test(x-values[m]['hard']) for arm,x in values[m].items()}
+        digits = 1 if scale == 100 else 3
+        interval = {k: f'{d.mean*scale:+.{digits}f} [{d.lo*scale:+.{digits}f}, {d.hi*scale:+.{digits}f}]'
+                    for k,d in diff.items()}
+        res[label] = interval | {'hard': f"{values[m]['hard'].mean()*scale:.{digits}f}"}
+    names = ['hard', *(o for o in values[measures[0]] if o != 'hard')]
+    return pd.DataFrame(res).loc[names].rename_axis(columns=f'{data}, {noise}, {regime} fit: minus hard')
