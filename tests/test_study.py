@@ -308,3 +308,25 @@ def test_all_claims_can_be_judged(table):
 def test_command_line_is_no_stranger_to_python_s_statistics():
     "The folder has a module of that name, which Python would find first"
     assert '--only' in run_process([sys.executable, root/'study/run.py', '--help'], 120)
+
+def test_only_names_rows_of_the_plan(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(run, 'plan', [o for o in plan.quick_plan if o[0] == 'wine'])
+    run.rerun('data=wine,arm=exact 0.1,seed=3', tmp_path/'none.csv')
+    again = capsys.readouterr().out.split('again')[1].split('table')[0]
+    assert again.count('exact 0.1') == 1 and ' 3 ' in again
+    with pytest.raises(SystemExit, match='no such cell'): run.rerun('data=wine,noise=none', tmp_path/'none.csv')
+    with pytest.raises(SystemExit, match='expected some of'): run.rerun('date=wine', tmp_path/'none.csv')
+
+def test_each_seed_chooses_by_its_own_labels():
+    t = pd.DataFrame([dict(data='d', noise='n', regime='long', arm=arm, seed=seed, valid_accuracy=v, accuracy=a)
+                      for arm,vs,accs in (('hard', (.9, .5), (.1, .2)), ('exact 0.1', (.9, .6), (.3, .4))) for seed,v,a in zip((1, 2), vs, accs)])
+    c,cell = claims.Cells(t),('d', 'n', 'long')
+    chosen = claims.each_by(c, cell, 'exact')
+    assert chosen.to_dict() == {1: 'hard', 2: 'exact 0.1'}
+    assert claims.of_each(c, cell, chosen, 'accuracy').to_dict() == {1: .1, 2: .4}
+
+def test_what_refutes_a_claim():
+    rows = pd.DataFrame({'result': ['shown', 'open']})
+    assert claims.Claim('', '', rows).word == 'refuted'
+    assert claims.Claim('', '', rows, ('contradicted',)).word == 'open'
+    assert claims.Claim('', '', rows.replace('open', 'contradicted'), ('contradicted',)).word == 'refuted'
