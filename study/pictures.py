@@ -1,8 +1,9 @@
 "The study's pictures: differences with their intervals, in one panel for each data set, on shared axes"
 import matplotlib.pyplot as plt
 import numpy as np
+from fastai_labelsmooth.interpret.plots import palette
 
-colors = dict(shown='#0072B2', open='#8c8c8c', contradicted='#D55E00')
+colors = dict(shown=palette.right, open=palette.measured, contradicted=palette.wrong)
 data_order = ['breast_cancer', 'wine', 'digits', 'mnist', 'snippets', 'yeast']
 noise_names = {'none': 'none', 'symmetric 10': '10%', 'symmetric 20': '20%', 'symmetric 30': '30%',
                'asymmetric': 'asym.', 'one vote': 'one vote'}
@@ -48,7 +49,7 @@ def forest(claim, margins=None):
         lines = lines_of(part)
         margin = margins.get((measure, what), margins.get(measure, 0))
         for name,ax in zip(names, row):
-            if margin: ax.axvspan(-margin*scale, margin*scale, color='#0072B2', alpha=.08, lw=0)
+            if margin: ax.axvspan(-margin*scale, margin*scale, color=palette.right, alpha=.1, lw=0)
             ax.axvline(0, color='black', lw=.6)
             own = part[part.data == name]
             points(ax, own, [-lines.index(o) for o in zip(own.noise, own.regime)], scale)
@@ -77,9 +78,9 @@ def ladder(claim, regime='long'):
         ax.tick_params(labelsize=8)
     fig.legend(handles=legend(), loc='outside upper center', ncols=3, fontsize=8, frameon=False)
 
-arm_style = {'hard': ('#8c8c8c', 'o-'), 'exact 0.1': ('#E69F00', 's-'), 'forward eps_find': ('#0072B2', 'o-'),
-             'forward noise_matrix': ('#56B4E9', '^-'), 'issues 2 rounds': ('#009E73', 'D-'),
-             'cleanlab prune': ('#CC79A7', 'v--')}
+arm_style = {'hard': (palette.hard, 'o-'), 'exact 0.1': (palette.smoothed, 's-'),
+             'forward eps_find': (palette.forward, 'o-'), 'forward noise_matrix': ('#E69F00', '^-'),
+             'issues 2 rounds': ('#009E73', 'D-'), 'cleanlab prune': ('#CC79A7', 'v--')}
 arm_names = {'hard': 'hard labels', 'exact 0.1': 'label smoothing, "exact" 0.1',
              'forward eps_find': '"forward", eps_find', 'forward noise_matrix': 'Forward(noise_matrix())',
              'issues 2 rounds': 'label_issues, then the rest', 'cleanlab prune': "cleanlab's filter, then the rest"}

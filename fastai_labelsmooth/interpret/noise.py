@@ -198,7 +198,8 @@ def label_issues(self:Learner,
     lr=None, # Maximal learning rate; the learner's if None
     seed:int=0 # Of folds, batches and dropout
 ) -> pd.DataFrame: # Worst first, by position in the training dataset: `label`, `likely`, and the probability of each
-    "The training items whose label is most likely wrong"
+    """The training items whose label is most likely wrong. `dls.train_ds.items` of a position is the file or row. Of
+    `preds` only what is nearly certain is named, fewer than by training"""
     if not is_int(rounds) or rounds < 1: raise ValueError(f"rounds={rounds!r}: expected a number of rounds, at least 1")
     items = items_of(self.dls.train)
     if preds is not None: return _judged(self, *_given(self, preds), items, True)

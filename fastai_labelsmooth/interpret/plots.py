@@ -21,6 +21,7 @@ class Palette(NamedTuple):
     "What a colour means"
     hard:str='#0072B2' # Hard targets, and models trained on them
     smoothed:str='#D55E00' # Soft targets, and models trained on them
+    forward:str='#56B4E9' # Models trained by `"forward"`
     right:str='#009E73' # Predictions that came true, labels that are 1
     wrong:str='#CC79A7' # Those that did not, labels that are 0
     theory:str='#000000' # What should be

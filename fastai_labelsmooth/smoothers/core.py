@@ -73,7 +73,7 @@ def by_order(name, x):
     if not hasattr(x, 'columns'): return x
     if set(x.index) != set(x.columns): raise ValueError(
         f"{name} has the rows {list(x.index)} and the columns {list(x.columns)}: expected the same classes")
-    return x.loc[:, list(x.index)].to_numpy()
+    return x.loc[:, list(x.index)].to_numpy(copy=True)
 
 # %% ../../nbs/smoothers/00_core.ipynb #sc000009
 class Uniform(Smoother):
