@@ -1,7 +1,6 @@
 "LabelSmooth beside fastai's other callbacks: mixing, precision, several processes, trackers, schedules"
 import sys
 import matplotlib.pyplot as plt, pytest, torch, torch.nn.functional as F
-from pathlib import Path
 from unittest.mock import MagicMock
 from torch.testing import assert_close
 from fastai.vision.all import *
@@ -114,6 +113,7 @@ def test_mixed_precision(monkeypatch, to, dtype):
     assert_close(*res, rtol=0, atol=2e-2)
     assert (res[0]-before).abs().max() > .05
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='autocast in fp16 and bf16 of a GPU')
 @pytest.mark.parametrize('to', ['to_bf16', 'to_fp16'])
 def test_mixed_precision_on_a_gpu(to):
@@ -165,6 +165,7 @@ def single(fit):
     learn.fit(fit.epochs, fit.lr)
     return learn
 
+@pytest.mark.slow
 def test_two_processes_end_with_the_weights_of_one(ranks):
     (a,b),fit = ranks
     for k in a['weights']: assert torch.equal(a['weights'][k], b['weights'][k])
@@ -173,6 +174,7 @@ def test_two_processes_end_with_the_weights_of_one(ranks):
     start = fit.learner().model.state_dict()
     assert all((a['weights'][k]-v).abs().max() > 1e-3 for k,v in start.items())
 
+@pytest.mark.slow
 def test_two_processes_gather_probabilities(ranks):
     (a,b),fit = ranks
     learn = fit.learner()

@@ -44,6 +44,14 @@ def test_export_changes_nothing(tmp_path):
     for o in modules: assert (tmp_path/o).read_text() == (root/o).read_text(), f"{o} is not what its notebook exports: run nbdev-export"
     assert (tmp_path/'nbs/llms.txt').read_text() == (root/'nbs/llms.txt').read_text(), "run nbdev-export"
 
+def test_notebooks_are_clean(tmp_path):
+    shutil.copytree(root/'nbs', tmp_path/'nbs')
+    for o in ('pyproject.toml', 'settings.ini'): shutil.copy(root/o, tmp_path)
+    run_process([Path(sys.executable).parent/'nbdev-clean'], 120, cwd=tmp_path)
+    for p in (tmp_path/'nbs').rglob('*.ipynb'):
+        here = p.relative_to(tmp_path)
+        assert p.read_bytes() == (root/here).read_bytes(), f'{here} is not clean: run nbdev-clean'
+
 def test_readme_is_the_index():
     sys.path.insert(0, str(root/'nbs'))
     try: from _readme import picture, pictures, readme

@@ -274,6 +274,7 @@ def test_online_plot():
     with pytest.raises(ValueError, match='names has 3'): mode.plot(['a', 'b', 'c'])
     plt.close('all')
 
+@pytest.mark.slow
 def test_two_processes_end_with_the_matrix_of_one(tmp_path):
     "`distributed_online.py`, with torchrun: each process sees its half of the batches"
     pytest.importorskip('accelerate', reason='fastai.distributed does not import without accelerate')
