@@ -42,7 +42,8 @@ def _check_eps(eps, smoother, task):
 
 # %% ../nbs/10_callback.ipynb #55d84b31
 class LabelSmooth(Callback):
-    "Train on smoothed targets: `cbs=LabelSmooth(eps=0.1)`. The learner's loss decides the task, see `soft_loss`"
+    """Train on smoothed targets: `cbs=LabelSmooth(eps=0.1)`. `mode`: "exact", "paper", "forward" (labels are wrong),
+    or a `Smoother`. The learner's loss decides the task, see `soft_loss`"""
     order = 100 # after every callback that changes `learn.pred` at `after_pred`
     def __init__(self,
         eps:float|tuple|Callable=None, # How much: a number, a pair (for 1, for 0) or a schedule; None: 0.1

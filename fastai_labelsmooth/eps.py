@@ -14,7 +14,8 @@ def is_int(o): return isinstance(o, Integral) and not isinstance(o, bool) # nump
 
 def check_eps(eps):
     if not isinstance(eps, Real) or isinstance(eps, bool):
-        raise TypeError(f"eps={eps!r}: expected a number with 0 <= eps < 1")
+        meant = f"; was mode={eps!r} meant?" if isinstance(eps, str) else ''
+        raise TypeError(f"eps={eps!r}: expected a number with 0 <= eps < 1{meant}")
     if not 0 <= eps < 1: raise ValueError(f"eps={eps!r}: expected 0 <= eps < 1")
 
 def check_mode(mode):

@@ -140,7 +140,9 @@ def soft_loss(
     paired = _counterpart(loss_func)
     if paired is None: raise TypeError(
         f"loss_func={loss_func!r} has no soft-target counterpart: expected one of {_paired}; or a loss of your own: "
-        "a subclass of SoftCrossEntropyLossFlat, or a class with `soft_targets = True` that takes soft targets")
+        "a subclass of SoftCrossEntropyLossFlat, or a class with `soft_targets = True` that takes soft targets "
+        "(see the guide on combined losses)"
+        + ("; for classes: y_block=CategoryBlock()" if 'MSE' in repr(loss_func) else ''))
     for k in ('activation', 'decodes', 'thresh'): # of this very loss, such as a temperature
         if k in getattr(loss_func, '__dict__', ()): setattr(paired, k, getattr(loss_func, k))
     return paired

@@ -176,7 +176,8 @@ class VotesLossFlat(SoftCrossEntropyLossFlat):
 def VotesBlock(
     vocab:list # Names of the classes, at least 2, in the order of the votes
 ) -> TransformBlock: # For `DataBlock(blocks=...)` and `from_df(..., y_block=...)`
-    "Block for votes: `get_y` gives counts or shares; targets are float32 shares (B, N), the loss is `VotesLossFlat()`"
+    """Block for votes: `get_y` gives counts or shares in the order of `vocab`; targets are float32 shares (B, N), the
+    loss is `VotesLossFlat()`"""
     return TransformBlock(type_tfms=ReadVotes(vocab))
 
 # %% ../nbs/11_votes.ipynb #vt000036

@@ -541,3 +541,9 @@ def test_no_step_waits_for_the_device(mode):
     learn.model.cuda()
     try: learn.fit(1, cbs=[Watch(), Release()])
     finally: torch.cuda.set_sync_debug_mode('default')
+
+def test_a_mode_in_the_place_of_eps():
+    with pytest.raises(TypeError, match="was mode='forward' meant"): LabelSmooth('forward')
+
+def test_classes_that_fastai_took_for_numbers():
+    with pytest.raises(TypeError, match='y_block=CategoryBlock'): soft_loss(MSELossFlat())

@@ -47,7 +47,7 @@ class Fails(Callback):
         self.count[0] += 1
         if self.count[0] == self.at: raise self.error
 
-calls = dict(eps_find=lambda learn: learn.eps_find(2, eps=(0., .1), show_plot=False), oof_preds=lambda learn: learn.oof_preds(2, 1),
+calls = dict(eps_find=lambda learn: learn.eps_find(2, eps=(0., .1), show_plot=False), oof_preds=lambda learn: learn.oof_preds(1, folds=2),
              label_issues=lambda learn: learn.label_issues(folds=2, n_epoch=1))
 
 @pytest.mark.parametrize('call', list(calls))
@@ -188,31 +188,31 @@ def test_out_of_fold_predictions_are_by_models_that_did_not_see_the_item():
 
 def test_an_interruption_costs_one_fold():
     dls,_ = noisy_digits()
-    whole = digits_learner(LabelSmooth(.2, 'forward'), dls=dls).oof_preds(4, 2, 1e-2)[0]
+    whole = digits_learner(LabelSmooth(.2, 'forward'), dls=dls).oof_preds(2, 1e-2, folds=4)[0]
     fails = Fails(KeyboardInterrupt(), 6) # two epochs each: in the third training
     learn = digits_learner([LabelSmooth(.2, 'forward'), fails], dls=dls)
-    with pytest.raises(KeyboardInterrupt): learn.oof_preds(4, 2, 1e-2)
-    assert torch.equal(learn.oof_preds(4, 2, 1e-2)[0], whole)
+    with pytest.raises(KeyboardInterrupt): learn.oof_preds(2, 1e-2, folds=4)
+    assert torch.equal(learn.oof_preds(2, 1e-2, folds=4)[0], whole)
     assert fails.count[0] == 6+2*2
-    learn.oof_preds(4, 2, 1e-2) # all again: nothing is kept once it is complete
+    learn.oof_preds(2, 1e-2, folds=4) # all again: nothing is kept once it is complete
     assert fails.count[0] == 6+2*2+4*2
 
 def test_what_was_interrupted_is_forgotten_for_other_weights():
     fails = Fails(KeyboardInterrupt(), 2)
     learn = digits_learner([fails])
-    with pytest.raises(KeyboardInterrupt): learn.oof_preds(2, 1)
+    with pytest.raises(KeyboardInterrupt): learn.oof_preds(1, folds=2)
     with torch.no_grad(): learn.model[0].weight += 1
-    learn.oof_preds(2, 1)
+    learn.oof_preds(1, folds=2)
     assert fails.count[0] == 2+2
 
 def test_a_trained_learner_is_warned_of():
     learn = digits_learner()
     learn.fit(1)
-    with pytest.warns(UserWarning, match='has been trained already'): learn.oof_preds(2, 1)
+    with pytest.warns(UserWarning, match='has been trained already'): learn.oof_preds(1, folds=2)
 
 def test_bad_folds():
     for folds in (1, 2.5, 1000):
-        with pytest.raises(ValueError, match=f'folds={folds}'): digits_learner().oof_preds(folds)
+        with pytest.raises(ValueError, match=f'folds={folds}'): digits_learner().oof_preds(folds=folds)
     with pytest.raises(ValueError, match='rounds=0'): digits_learner().label_issues(rounds=0)
 
 # The noise matrix
@@ -270,7 +270,7 @@ def test_noise_matrix_of_a_learner():
     dls,_ = noisy_digits(.2, 1000, 400)
     dls.vocab = [f'digit {i}' for i in range(10)]
     learn = digits_learner(LabelSmooth(.2, 'forward'), dls=dls)
-    preds = learn.oof_preds(3, 15, 1e-2)
+    preds = learn.oof_preds(15, 1e-2, folds=3)
     T = learn.noise_matrix(preds=preds)
     assert list(T.index) == list(T.columns) == dls.vocab
     assert abs(T.attrs['share']-.2) < .05 and T.attrs['n'] == 1000
@@ -356,7 +356,7 @@ def test_text_learner():
     config = dict(awd_lstm_clas_config, emb_sz=8, n_hid=8, n_layers=2)
     learn = quiet(text_classifier_learner(dls, AWD_LSTM, pretrained=False, config=config, metrics=accuracy))
     before = weights(learn)
-    preds,targs = learn.oof_preds(2, 1, 1e-2)
+    preds,targs = learn.oof_preds(1, 1e-2, folds=2)
     assert targs.tolist() == [int(y) for _,y in dls.train.dataset]
     issues = learn.label_issues(folds=2, n_epoch=1, lr=1e-2)
     assert set(issues.label) <= {'pos', 'neg'} and torch.equal(weights(learn), before)
@@ -385,3 +385,12 @@ def test_temperature_through_the_noise():
     truth = torch.bernoulli(s.sigmoid())
     seen = truth*(torch.rand_like(truth) > .4)
     assert abs(noisy_temperature(3*s, seen, Forward(), (.4, 0.), Task(sigmoid=True))-3) < .2
+
+def test_two_numbers_of_a_sigmoid_loss_are_asked_back():
+    "A pair, as `LabelSmooth` takes it, or two values to try?"
+    items = [(torch.randn(4), torch.randint(0, 2, (3,)).float()) for _ in range(32)]
+    learn = quiet(Learner(DataLoaders.from_dsets(items, items, bs=16, num_workers=0), nn.Linear(4, 3), BCEWithLogitsLossFlat()))
+    with pytest.raises(ValueError, match=r'eps=\(0.3, 0.0\).*Expected \[\(0.3, 0.0\)\] or \[0.3, 0.0\]'): learn.eps_find(1, eps=(.3, 0.))
+    assert not learn._grab_cbs(LabelSmooth)
+    assert len(learn.eps_find(1, eps=[.3, 0.], show_plot=False).table) == 2
+    assert list(learn.eps_find(1, eps=[(.3, 0.)], show_plot=False).table.index) == [(.3, 0.)]

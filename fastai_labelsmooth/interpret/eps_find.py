@@ -35,6 +35,8 @@ def _task(learn):
 
 def _split(smoother, eps, task):
     "(values that a mode can take for this task, why it cannot take the others)"
+    if task.sigmoid and isinstance(eps, tuple) and len(eps) == 2 and not any(isinstance(e, tuple) for e in eps):
+        raise ValueError(f"eps={eps!r}: is it a pair, or are they two values to try? Expected [{eps}] or {list(eps)}")
     kept,left = [],{}
     for e in eps:
         try:
@@ -90,7 +92,7 @@ class EpsFind(NamedTuple):
 def eps_find(self:Learner,
     n_epoch:int=5, # Epochs of each training, one-cycle; as many as will be trained for, if noise is to show
     lr=None, # Maximal learning rate; the learner's if None
-    eps:tuple=(0., .05, .1, .2, .3, .4), # What to try: numbers, or pairs (sigmoid)
+    eps:list=(0., .05, .1, .2, .3, .4), # What to try: numbers, or pairs (sigmoid)
     by:str='nll', # "nll", or the name of one of the learner's metrics
     show_plot:bool=True, # Draw the curve
     seed:int=0 # Of batches and dropout, the same for each

@@ -67,9 +67,9 @@ def out_of_fold(learn, fit, done, items, fold, train, change=noop):
 # %% ../../nbs/interpret/07_folds.ipynb #in000017
 @patch
 def oof_preds(self:Learner,
-    folds:int=5, # How many models
-    n_epoch:int=5, # Epochs of each, one-cycle
+    n_epoch:int=5, # Epochs of each training, one-cycle
     lr=None, # Maximal learning rate; the learner's if None
+    folds:int=5, # How many models
     seed:int=0 # Of folds, batches and dropout
 ) -> tuple: # (predictions, targets) of the training set, in the order of the dataset
     "Predict each training item by a model trained without it, from the learner's weights, with its callbacks"

@@ -191,11 +191,11 @@ def _as_hard(learn): learn.remove_cb(LabelSmooth)
 # %% ../../nbs/interpret/08_noise.ipynb #in000027
 @patch
 def label_issues(self:Learner,
-    preds=None, # Of the training set, out of fold: from `oof_preds`, or probabilities (items, N) of any model
-    rounds:int=2, # Without `preds`: trainings of each fold, the first with "forward", the others without what was found
-    folds:int=5, # How many models in each round
-    n_epoch:int=5, # Epochs of each, one-cycle
+    n_epoch:int=5, # Epochs of each training, one-cycle
     lr=None, # Maximal learning rate; the learner's if None
+    preds=None, # To train nothing: of the training set, out of fold, from `oof_preds` or (items, N) of any model
+    rounds:int=2, # Trainings of each fold, the first with "forward", the others without what was found
+    folds:int=5, # How many models in each round
     seed:int=0 # Of folds, batches and dropout
 ) -> pd.DataFrame: # Worst first, by position in the training dataset: `label`, `likely`, and the probability of each
     """The training items whose label is most likely wrong. `dls.train_ds.items` of a position is the file or row. Of

@@ -74,7 +74,7 @@ def without(
     dls:DataLoaders, # Of a Learner
     items # Positions in the training dataset, such as `issues.index`
 ) -> DataLoaders: # The same, its training items less these
-    "To train on without some items: `learn.dls = without(learn.dls, issues.index)`"
+    "To train on without some items, whose epochs are shorter: `learn.dls = without(learn.dls, issues.index)`"
     res = copy(dls)
     kept = np.setdiff1d(items_of(dls.train), np.asarray(items, dtype=int))
     res.loaders = [keep_items(dls.train, kept), *dls.loaders[1:]]
