@@ -1,4 +1,5 @@
 "Finding wrong labels: trainings that leave the learner alone, the confident joint, the issues"
+import warnings
 import pickle, random
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest, torch
 import torch.nn.functional as F
@@ -394,3 +395,12 @@ def test_two_numbers_of_a_sigmoid_loss_are_asked_back():
     assert not learn._grab_cbs(LabelSmooth)
     assert len(learn.eps_find(1, eps=[.3, 0.], show_plot=False).table) == 2
     assert list(learn.eps_find(1, eps=[(.3, 0.)], show_plot=False).table.index) == [(.3, 0.)]
+
+def test_the_matrix_of_a_learner_that_knows_nothing():
+    learn = digits_learner()
+    with pytest.warns(UserWarning, match='neither trained nor loaded'): learn.noise_matrix(show_plot=False)
+    learn.fit(1)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter('always')
+        learn.noise_matrix(show_plot=False)
+    assert not [o for o in seen if 'neither trained' in str(o.message)]

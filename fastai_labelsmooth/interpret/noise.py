@@ -150,7 +150,10 @@ def noise_matrix(self:Learner,
     show_plot:bool=True # Draw it
 ) -> pd.DataFrame: # Row-stochastic: rows the clean class, columns the label. `attrs`: see `noise_of`
     "How each class is labelled, by the confident joint: `LabelSmooth(mode=Forward(learn.noise_matrix()))`"
-    if preds is None: preds,targs = self.get_preds(ds_idx, dl, act=activation_of(self.loss_func))[:2]
+    if preds is None:
+        if self.opt is None: warnings.warn("this learner has been neither trained nor loaded: what it predicts says "
+                                           "nothing about the labels. Expected a trained one, or preds")
+        preds,targs = self.get_preds(ds_idx, dl, act=activation_of(self.loss_func))[:2]
     else: preds,targs = _given(self, preds)
     probs,labels = _rows(self, preds, targs)
     res = noise_of(probs, labels, class_names(self.dls, probs.shape[1], targ_idx_of(self)))
