@@ -479,3 +479,9 @@ def test_task_of_a_loss_of_ones_own(attrs, task):
     def own(pred, targ): return 0
     for k,v in dict(soft_targets=True, **attrs).items(): setattr(own, k, v)
     assert task_of(own, torch.randn(8, 5)) == task
+
+def test_classes_are_last_unless_said():
+    z,y = torch.randn(4, 6, 5),torch.randint(0, 5, (4, 6))
+    assert SoftTarget(y, 5, .9, .025).shape == z.shape and SoftTarget(y, 5, .9, .025).axis == 2
+    want = F.cross_entropy(z.flatten(0, 1), y.flatten(), label_smoothing=.1)
+    assert_close(SoftCrossEntropyLossFlat()(z, smooth_labels(y, 5, .1, 'paper')), want)
