@@ -107,7 +107,8 @@ def too_sure():
 def labels_are_wrong():
     "Labels are wrong: `eps` read as the share of them"
     cbs = {'hard targets': None, 'label smoothing': LabelSmooth(wrong), 'forward': LabelSmooth(wrong, mode='forward')}
-    interps = calibration({k: train(f'{wrong:.0%} of the labels are wrong: {k}', 12, wrong, cb) for k,cb in cbs.items()})
+    learns = {k: train(f'{wrong:.0%} of the labels are wrong: {k}', 12, wrong, cb) for k,cb in cbs.items()}
+    interps = calibration(learns)
     show(f'{wrong:.0%} of the training labels are wrong. On 1,000 validation images whose labels are right',
          compare(interps))
     save(draw_reliability(interps), 'wrong_labels')
