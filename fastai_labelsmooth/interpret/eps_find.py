@@ -33,6 +33,7 @@ def _task(learn):
         pred = probe.get_preds(dl=[probe.dls.valid.one_batch()], with_targs=False, act=noop)[0]
         return task_of(cb.paired, pred, cb.n)
 
+# %% ../../nbs/interpret/06_eps_find.ipynb #ie900006
 def _split(smoother, eps, task):
     "(values that a mode can take for this task, why it cannot take the others)"
     if task.sigmoid and isinstance(eps, tuple) and len(eps) == 2 and not any(isinstance(e, tuple) for e in eps):

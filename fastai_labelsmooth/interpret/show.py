@@ -154,6 +154,7 @@ def _samples(dl, b, max_n):
         return [(', '.join(f'{k}={text(v)}' for k,v in row.items()),) for _,row in rows.iterrows()]
     return dl.decode_batch(b, max_n, full=False) if hasattr(dl, 'decode_batch') else batch_to_samples(b, max_n)
 
+# %% ../../nbs/interpret/04_show.ipynb #sh900017
 @patch
 def show_batch(self:LabelSmooth,
     max_n:int=4, # How many items

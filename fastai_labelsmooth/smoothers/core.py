@@ -30,6 +30,7 @@ def _missing(smoother, method):
     "Raise for what a subclass has to define; with words, as fastai fails on an exception without any"
     raise NotImplementedError(f"mode={smoother!r}: expected a class that defines the method `{method}`")
 
+# %% ../../nbs/smoothers/00_core.ipynb #sc900007
 class Smoother:
     "Where the mass goes: makes a soft target from a hard one"
     sigmoid = False # whether it serves losses that score each label by itself

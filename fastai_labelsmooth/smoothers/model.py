@@ -24,6 +24,7 @@ def _over_processes(*tensors):
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         for o in tensors: torch.distributed.all_reduce(o)
 
+# %% ../../nbs/smoothers/02_model.ipynb #md900010
 class Online(ByClass):
     "Mass by what the model said of the class in the last training epoch, where it was right (Zhang et al. 2021)"
     def __init__(self): self.matrix = self.sums = self.counts = None
@@ -92,6 +93,7 @@ def _logits(model, xb):
         for m,flag in flags: m.training = flag
     return out[0] if isinstance(out, tuple) else out # fastai's language models give their activations as well
 
+# %% ../../nbs/smoothers/02_model.ipynb #md900021
 class Teacher(Mixture):
     "Mass by another model's prediction (Hinton et al. 2015)"
     sigmoid = True

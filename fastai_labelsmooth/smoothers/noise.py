@@ -43,6 +43,7 @@ class SymmetricNoise:
 # %% ../../nbs/smoothers/05_noise.ipynb #nf000012
 def is_grad(x): return not is_eager() or (torch.is_grad_enabled() and x.requires_grad)
 
+# %% ../../nbs/smoothers/05_noise.ipynb #nf900012
 class MatrixNoise:
     "Each class has its own wrong labels: a matrix, and a dense target for the gradient"
     def __init__(self, log_T): self.log_T,self.made = log_T,None
@@ -138,6 +139,7 @@ def observed_logit(logits, on, off):
 # all that fastai's loss does to a target
 _moves = Tensor.transpose,Tensor.contiguous,Tensor.view,Tensor.reshape,Tensor.float
 
+# %% ../../nbs/smoothers/05_noise.ipynb #nf900023
 class BinaryForwardTarget(LazyTarget):
     "The posterior of each clean label, to whoever looks; its cross-entropy is the likelihood of the reported one"
     @staticmethod

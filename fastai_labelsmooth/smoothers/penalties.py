@@ -20,6 +20,7 @@ def _gradient(func, z, axis):
         z = z.detach().requires_grad_()
         return torch.autograd.grad(func(z, axis).sum(), z)[0]
 
+# %% ../../nbs/smoothers/04_penalties.ipynb #pn900009
 class Penalty(Smoother):
     "Cross-entropy plus `eps*R(z)`, as a target: `y - eps*dR/dz`"
     def __init__(self,

@@ -55,6 +55,7 @@ def _check_top(eps, r):
     if not eps < limit: raise ValueError(
         f"eps={eps}: expected eps < {limit:.4g}, or for some class the true one is no longer the most probable")
 
+# %% ../../nbs/smoothers/01_rows.ipynb #rw900011
 class Priors(ByClass):
     "Mass to the classes by their frequencies (Pereyra et al. 2017); sigmoid: to each label by its own"
     sigmoid = True
@@ -89,6 +90,7 @@ def _zero_diagonal(logits):
     "Softmax over the other classes of each row"
     return logits.fill_diagonal_(-math.inf).softmax(1).float()
 
+# %% ../../nbs/smoothers/01_rows.ipynb #rw900019
 class Rows(ByClass):
     "Mass by the row of the true class in a matrix"
     def __init__(self,
