@@ -2,13 +2,13 @@ from fastai_labelsmooth.eps import *
 from fastai_labelsmooth.lazy import *
 from fastai_labelsmooth.targets import *
 from fastai_labelsmooth.losses import *
-from fastai_labelsmooth.tasks import *
+from fastai_labelsmooth.pairing import *
 from fastai_labelsmooth.smoothers.core import *
 from fastai_labelsmooth.smoothers.rows import *
 from fastai_labelsmooth.smoothers.model import *
 from fastai_labelsmooth.smoothers.spatial import *
 from fastai_labelsmooth.smoothers.penalties import *
-from fastai_labelsmooth.smoothers.noise import *
+from fastai_labelsmooth.smoothers.forward import *
 from fastai_labelsmooth.callback import *
 from fastai_labelsmooth.votes import *
 from fastai_labelsmooth.interpret.metrics import *
@@ -16,7 +16,7 @@ from fastai_labelsmooth.interpret.predictions import *
 from fastai_labelsmooth.interpret.calibration import *
 from fastai_labelsmooth.interpret.plots import *
 from fastai_labelsmooth.interpret.show import *
-from fastai_labelsmooth.interpret.refit import *
-from fastai_labelsmooth.interpret.eps_find import *
-from fastai_labelsmooth.interpret.folds import *
-from fastai_labelsmooth.interpret.noise import *
+from fastai_labelsmooth.wrong_labels.refit import *
+from fastai_labelsmooth.wrong_labels.noise import *
+from fastai_labelsmooth.wrong_labels.eps_find import *
+from fastai_labelsmooth.wrong_labels.issues import *

@@ -14,9 +14,9 @@ from fastai.callback.schedule import LRFinder, ParamScheduler
 from fastai.learner import NoneReduce
 from .eps import is_int
 from .losses import SoftCrossEntropyLossFlat
-from .tasks import Task, soft_loss, task_of, fit_targets, check_targets, check_soft
+from .pairing import Task, soft_loss, task_of, fit_targets, check_targets, check_soft
 from .smoothers.core import Batch, Smoother, FromFunction, Uniform
-from .smoothers.noise import Forward
+from .smoothers.forward import Forward
 
 # %% ../nbs/10_callback.ipynb #cb000001
 _named = dict(exact=partial(Uniform, 'exact'), paper=partial(Uniform, 'paper'), forward=Forward)

@@ -8,9 +8,9 @@ import torch
 from scipy.special import softmax
 from sklearn.model_selection import StratifiedKFold
 from fastai_labelsmooth.callback import LabelSmooth
-from fastai_labelsmooth.interpret.noise import noise_of
+from fastai_labelsmooth.wrong_labels.noise import noise_of
 from fastai_labelsmooth.smoothers.model import Bootstrap
-from fastai_labelsmooth.smoothers.noise import Forward
+from fastai_labelsmooth.smoothers.forward import Forward
 from fastai_labelsmooth.smoothers.penalties import ConfidencePenalty, MaxSup
 from .data import symmetric
 from .measures import label_nll

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 from fastai.vision.all import *
 from fastai_labelsmooth.all import *
 from fastai_labelsmooth.smoothers.core import FromFunction
-from fastai_labelsmooth.tasks import check_soft
+from fastai_labelsmooth.pairing import check_soft
 from copy import deepcopy
 from helpers import digits_dls, digits_learner, quiet, weights
 

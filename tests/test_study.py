@@ -11,7 +11,7 @@ root = Path(__file__).parent.parent
 sys.path.insert(0, str(root))
 from fastai.basics import CrossEntropyLossFlat, DataLoader, DataLoaders, Learner
 from fastai_labelsmooth.callback import LabelSmooth
-from fastai_labelsmooth.smoothers.noise import Forward
+from fastai_labelsmooth.smoothers.forward import Forward
 from study import arms, claims, data, measures, plan, run, stack
 from study import statistics as st
 
@@ -107,7 +107,7 @@ def test_a_matrix_for_each_network_is_forward_with_that_matrix():
     z,targ = torch.randn(8, 2, 3, requires_grad=True),torch.randint(3, (8, 2))
     from fastai_labelsmooth.losses import soft_cross_entropy
     from fastai_labelsmooth.smoothers.core import Batch
-    from fastai_labelsmooth.tasks import Task
+    from fastai_labelsmooth.pairing import Task
     task = Task(3, 2, -100, False)
     soft = arms.per_network(T)(targ, Batch(task, pred=z.detach()))
     mine = torch.autograd.grad(soft_cross_entropy(z, soft, 2, reduction='sum'), z)[0]

@@ -13,8 +13,8 @@ import pandas as pd
 from fastai.basics import *
 from fastai.interpret import Interpretation
 from ..callback import LabelSmooth
-from ..smoothers.noise import Forward, noisy_temperature
-from ..tasks import classifier_loss, task_of
+from ..smoothers.forward import Forward, noisy_temperature
+from ..pairing import classifier_loss, task_of
 from .metrics import (Activation, Scores, adaptive_calibration_error, bin_sums,
                                                   calibration_error, scores, targ_idx_of)
 from .predictions import class_names, stream

@@ -12,7 +12,7 @@ from torch import Tensor
 from fastcore.basics import store_attr
 from fastai.learner import Metric
 from ..smoothers.core import Batch, Uniform
-from ..tasks import Task, classifier_loss, fit_targets, task_of
+from ..pairing import Task, classifier_loss, fit_targets, task_of
 
 # %% ../../nbs/interpret/00_metrics.ipynb #mt000011
 class Activation:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 from fastai.basics import *
 from ..eps import is_int
-from ..tasks import Task, classifier_loss, own_activation, task_of
+from ..pairing import Task, classifier_loss, own_activation, task_of
 from .metrics import Answers, answers, targ_idx_of
 
 # %% ../../nbs/interpret/01_predictions.ipynb #pr000012

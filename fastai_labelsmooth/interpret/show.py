@@ -13,7 +13,7 @@ from torch import Tensor
 from fastai.basics import batch_to_samples, ifnone, is_listy, no_random, patch, show_image, to_detach, to_device
 from fastai.tabular.core import TabDataLoader
 from ..eps import is_int
-from ..tasks import Task, check_soft, fit_targets, soft_loss, task_of
+from ..pairing import Task, check_soft, fit_targets, soft_loss, task_of
 from ..smoothers.core import Batch, Uniform
 from ..callback import LabelSmooth, as_smoother
 from .plots import palette

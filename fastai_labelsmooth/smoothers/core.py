@@ -16,7 +16,7 @@ from ..lazy import LazyTarget
 from ..targets import (IndexTarget, SoftTarget, index_target, keepdim, plain,
                                         smooth_labels, smooth_binary)
 from ..losses import dot
-from ..tasks import Task
+from ..pairing import Task
 
 # %% ../../nbs/smoothers/00_core.ipynb #sc000007
 class Batch(NamedTuple):

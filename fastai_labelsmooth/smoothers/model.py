@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import torch
 from torch import nn, Tensor
 from fastcore.basics import patch
-from ..tasks import Task
+from ..pairing import Task
 from .core import ByClass, Mixture, check_positive
 
 # %% ../../nbs/smoothers/02_model.ipynb #md000010

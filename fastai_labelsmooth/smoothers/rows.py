@@ -11,7 +11,7 @@ from typing import Sequence
 import torch
 from torch import Tensor
 from ..eps import is_int
-from ..tasks import Task
+from ..pairing import Task
 from .core import ByClass, by_order, check_positive
 
 # %% ../../nbs/smoothers/01_rows.ipynb #rw000010

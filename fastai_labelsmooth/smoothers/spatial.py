@@ -13,7 +13,7 @@ from torch import Tensor
 from ..eps import is_int
 from fastcore.basics import patch
 from ..targets import index_target
-from ..tasks import Task
+from ..pairing import Task
 from .core import Mixture, check_positive
 
 # %% ../../nbs/smoothers/03_spatial.ipynb #sp000009
