@@ -1,5 +1,5 @@
+from fastai_labelsmooth.palette import *
 from fastai_labelsmooth.eps import *
-from fastai_labelsmooth.lazy import *
 from fastai_labelsmooth.targets import *
 from fastai_labelsmooth.losses import *
 from fastai_labelsmooth.pairing import *

@@ -28,10 +28,10 @@ def on_off(
     mode:str="exact" # "exact": the optimum is 1-eps; "paper": Szegedy et al. 2016, section 7
 ) -> tuple: # (on, off): the soft target of the true class and of each other class, where the loss has its minimum
     "The two values of a smoothed target"
-    check_mode(mode)
     check_eps(eps)
-    if not is_int(n) or n < 1: raise ValueError(f"n={n!r}: expected a number of classes, at least 1")
+    if not isinstance(n, Integral) or n < 1: raise ValueError(f"n={n!r}: expected a number of classes, at least 1")
     if mode == 'paper': return 1-eps+eps/n,eps/n
+    if mode != 'exact': check_mode(mode)
     if eps and not eps < (n-1)/n: raise ValueError(
         f"eps={eps} with n={n} in mode='exact': expected eps < (n-1)/n = {(n-1)/n:.4g}, "
         "or the true class is no longer the most probable")

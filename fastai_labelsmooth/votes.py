@@ -21,7 +21,7 @@ from fastai.torch_basics import L, TensorImage, dispatch
 from fastai.vision.data import get_grid
 from fastai.tabular.core import Tabular
 from fastcore.xtras import truncstr
-from .losses import SoftCrossEntropyLossFlat
+from .losses import SoftCrossEntropyLossFlat, dot
 
 # %% ../nbs/11_votes.ipynb #vt000016
 _hard_only = ("targets are votes, a share for each class: expected class indices. For a metric, on_majority(metric); "
@@ -228,7 +228,7 @@ def _entropy(p): return torch.special.entr(p).sum(-1)
 
 def _votes_kl(pred, targ):
     pred,targ = _check_votes(pred, targ)
-    return (-(targ*pred.log_softmax(-1)).sum(-1) - _entropy(targ)).mean()
+    return (-dot(targ, pred.log_softmax(-1), -1) - _entropy(targ)).mean()
 
 def _entropy_correlation(pred, targ):
     pred,targ = _check_votes(pred, targ)

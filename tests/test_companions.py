@@ -23,8 +23,8 @@ def convnet(n_out=10):
 # MixUp and CutMix: the loss is the cross-entropy against the lam-mixed soft target
 
 class SpyMix(Callback):
-    "Keeps what a batch was mixed of"
-    run_valid = False
+    "Keeps what a batch was mixed of, when the targets are hard again"
+    run_valid,order = False,LabelSmooth.order+1
     def __init__(self, mix): self.mix,self.seen = mix,[]
     def before_batch(self): self.hard = self.y.clone() # for a sigmoid loss, mixed already
     def after_loss(self):
@@ -50,7 +50,7 @@ def test_mixed_softmax(mixer, mode, loss):
         each = -((lam*q + (1-lam)*q1)*pred.log_softmax(1)).sum(1)
         assert got == pytest.approx(getattr(each, reduction)().item(), rel=1e-5)
     assert len(spy.seen) == 8 and any(not y.equal(y1) for _,y,y1,_,_ in spy.seen)
-    assert learn.loss_func is learn.label_smooth.paired and learn.loss_func.reduction == reduction
+    assert type(learn.loss_func) is SoftCrossEntropyLossFlat and learn.loss_func.reduction == reduction
 
 @mixers
 @pytest.mark.parametrize('eps,one,zero', [(.1, .9, .1), ((.05, .001), .95, .001)])
@@ -97,7 +97,7 @@ def test_mixed_precision(monkeypatch, to, dtype):
     monkeypatch.setattr(fastai.callback.fp16, 'GradScaler', lambda device, **kw: torch.amp.GradScaler('cpu', **kw))
     res,dtypes = [],[]
     class Look(Callback):
-        run_valid = False
+        run_valid,order = False,LabelSmooth.order+1
         def after_loss(self):
             assert self.learn.pred.dtype == torch.float32
             assert self.loss.item() == pytest.approx(F.cross_entropy(self.learn.pred.double(), self.y, label_smoothing=.1).item(), rel=1e-5)

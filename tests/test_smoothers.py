@@ -6,7 +6,7 @@ from torch.testing import assert_close
 from fastai.vision.all import *
 from fastai_labelsmooth.all import *
 from fastai_labelsmooth.smoothers.core import FromFunction
-from fastai_labelsmooth.pairing import check_soft
+from fastai_labelsmooth.targets import check_soft
 from copy import deepcopy
 from helpers import digits_dls, digits_learner, quiet, weights
 
@@ -41,7 +41,8 @@ class Entry(NamedTuple):
     serves:set
     eps:float=.1
     travels:bool=True # whether it works after being pickled
-    likelihood:bool=False # whether its loss is one of its own, also in validation, whose gradient alone is that of the target
+    likelihood:bool=False # whether the label is compared with another prediction, also in validation
+    penalty:Callable=None # R(z, axis) of a loss that is `CE + eps*R`
 
 def halfway(targ, batch):
     "A function as a mode: mass to all classes alike"
@@ -64,7 +65,7 @@ def learned(task):
     y = torch.arange(task.n).repeat(3)
     pred = torch.randn(len(y), task.n)+3*F.one_hot(y, task.n)
     pred[y == 1,1] = -9
-    mode.observe(y, Batch(Task(task.n, 1, -100, False), .1, pred))
+    mode.update(y, Batch(Task(task.n, 1, -100, False), .1, pred))
     mode.after_epoch()
     return mode
 
@@ -81,9 +82,9 @@ smoothers = dict(
     bootstrap=Entry(lambda task: Bootstrap(), everything),
     spatial=Entry(lambda task: Spatial(), space | {'sigmoid_mask'}, .5),
     spatial_wide=Entry(lambda task: Spatial(5, 2.), space | {'sigmoid_mask'}, .5),
-    maxsup=Entry(lambda task: MaxSup(), softmax),
-    margin=Entry(lambda task: Margin(.5), softmax),
-    confidence=Entry(lambda task: ConfidencePenalty(), softmax),
+    maxsup=Entry(lambda task: MaxSup(), softmax, penalty=lambda z, a: z.max(a).values-z.mean(a)),
+    margin=Entry(lambda task: Margin(.5), softmax, penalty=lambda z, a: (z.amax(a, True)-z-.5).clamp(min=0).sum(a)),
+    confidence=Entry(lambda task: ConfidencePenalty(), softmax, penalty=lambda z, a: -torch.special.entr(z.softmax(a)).sum(a)),
     exact=Entry(lambda task: Uniform('exact'), everything),
     paper=Entry(lambda task: Uniform('paper'), everything, .3),
     forward=Entry(lambda task: Forward(), everything, .2, likelihood=True), # its loss: test_forward.py
@@ -111,7 +112,7 @@ def asked(name, where):
     pred = torch.randn(o.shape)
     return entry.make(o.task),targets(o),Batch(o.task, entry.eps, pred, (torch.randn(o.shape),))
 
-def dense(soft): return (soft.dense() if isinstance(soft, LazyTarget) else soft).as_subclass(Tensor)
+def dense(soft): return (soft.dense() if isinstance(soft, SoftTarget) else soft).as_subclass(Tensor)
 
 def counts(targ, task):
     "Where a target counts"
@@ -174,17 +175,51 @@ def test_dtypes_and_orders_of_the_batch(name, where):
     assert_close(dense(mode(targ.flip(0), turned)).float(), soft.flip(0))
 
 @served
-def test_the_loss_of_the_target_is_that_of_its_dense_form(name, where):
-    "Value and gradient, whatever form the target comes in"
+def test_the_loss_is_that_of_the_dense_form(name, where):
+    "Value and gradient, whatever form the target comes in; a penalty's loss is what its paper prints"
     mode,targ,batch = asked(name, where)
-    if batch.task.sigmoid: return
-    axis = batch.task.axis
-    soft = mode(targ, batch)
-    z = batch.pred.double().requires_grad_()
-    loss = soft_cross_entropy(z, soft, axis, reduction='sum')
-    want = -(dense(soft).double()*z.log_softmax(axis)).sum()
-    if not smoothers[name].likelihood: assert_close(loss, want, rtol=1e-5, atol=1e-6)
+    entry,task = smoothers[name],batch.task
+    if task.sigmoid: return
+    soft,z = mode(targ, batch),batch.pred.double().requires_grad_()
+    loss = soft_cross_entropy(z, soft, task.axis, reduction='sum')
+    want = -(dense(soft).double()*z.log_softmax(task.axis)).sum()
+    if entry.penalty:
+        label = dense(one_hot(targ, task)).double()
+        each = -(label*z.log_softmax(task.axis)).sum(task.axis) + batch.eps*entry.penalty(z, task.axis)
+        want = (each*counts(targ, task)).sum()
+    assert_close(loss, want, rtol=1e-5, atol=1e-5)
     assert_close(*(torch.autograd.grad(o, z)[0] for o in (loss, want)), rtol=1e-5, atol=1e-6)
+
+@served
+def test_class_weights_weigh_by_the_label(name, where):
+    "In a Learner, whatever the mode makes of the label, and whatever the model says"
+    mode,targ,batch = asked(name, where)
+    task = batch.task
+    if task.sigmoid: return
+    weight = torch.rand(task.n)+.1
+    loss_func = SoftCrossEntropyLossFlat(axis=task.axis, ignore_index=task.ignore_index, weight=weight)
+    x,n = batch.xb[0],len(targ)
+    class Says(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.z = nn.Parameter(batch.pred.clone())
+        def forward(self, x): return self.z
+    dls = DataLoaders.from_dsets(*[list(zip(x, targ))]*2, bs=n, shuffle=False, num_workers=0, device='cpu')
+    each = []
+    class Look(Callback):
+        order,run_valid = LabelSmooth.order+1,False
+        def after_pred(self):
+            with torch.no_grad(): each.append(SoftCrossEntropyLossFlat(
+                axis=task.axis, ignore_index=task.ignore_index, reduction='none')(self.pred, self.y))
+    learn = quiet(Learner(dls, Says(), loss_func, cbs=[LabelSmooth(smoothers[name].eps, mode), Look()], train_bn=False))
+    class Train(Callback):
+        order,run_valid = LabelSmooth.order+2,False
+        def after_loss(self): self.want = self.learn.loss.item()
+    train = Train()
+    learn.fit(1, 0., cbs=train)
+    label = targ.argmax(task.axis) if targ.is_floating_point() else targ.clamp(0, task.n-1)
+    w = weight[label]*counts(targ, task)
+    assert train.want == pytest.approx(((each[0]*w).sum()/w.sum()).item(), rel=1e-4)
 
 @served
 def test_an_integer_target_of_any_width(name, where):
@@ -280,17 +315,19 @@ def test_beside_a_mixer_it_is_the_loss_of_the_mixed_target(name, mixer):
     class Look(Callback):
         run_valid,order = False,LabelSmooth.order-1
         def after_pred(self): # the targets are hard still
-            pred,mode,task = self.pred.detach(),self.label_smooth.smoother,task_of(self.label_smooth.paired, self.pred)
+            pred,mode,task = self.pred.detach(),self.label_smooth.smoother,task_of(mix.old_lf, self.pred)
             batch = Batch(task, entry.eps, pred, self.xb)
-            a,b = (dense(mode(o, batch)).double() for o in (self.y, mix.yb1[0]))
+            a,b = (mode(o, batch) for o in (self.y, mix.yb1[0]))
+            extra = [o.extra if getattr(o, 'extra', None) is not None else 0. for o in (a, b)]
+            a,b = dense(a).double(),dense(b).double()
             lam = mix.lam.view(-1, *[1]*(pred.ndim-1)).double()
             logp = pred.double().log_softmax(task.axis)
             target = lam*a + (1-lam)*b
-            self.want = -(target*logp).sum(task.axis).mean().item()
+            self.want = (extra[0] - (target*logp).sum(task.axis)).mean().item() # the same for both labels
             self.want_grad = (logp.exp()-target)/target.select(task.axis, 0).numel()
         def after_loss(self):
             grad, = torch.autograd.grad(self.learn.loss_grad, self.learn.pred, retain_graph=True)
-            assert_close(grad.double(), self.want_grad, rtol=1e-4, atol=1e-6)
+            if not entry.likelihood: assert_close(grad.double(), self.want_grad, rtol=1e-4, atol=1e-6)
             seen.append((self.loss.item(), self.want))
     dls_shape = (1, 8, 8) if mixer is CutMix else None
     learn = learner(name, [mix, Look()])

@@ -199,15 +199,6 @@ def test_few_bits_do_not_wrap(dtype):
     assert soft.sum(1).tolist() == pytest.approx([1., 1.] if dtype is torch.uint8 else [0., 1.])
     with pytest.raises(ValueError, match='class index 200'): smooth_labels(tensor([200], dtype=torch.uint8), 200)
 
-@given(st.integers(2, 6), st.data())
-def test_rows_of_a_matrix(n, data):
-    rows,shape = torch.rand(n, n).softmax(1),data.draw(st.lists(st.integers(1, 4), min_size=0, max_size=3))
-    axis = data.draw(st.integers(-len(shape)-1, len(shape)))
-    index = torch.randint(0, n, shape)
-    soft = SoftTarget(index, n, .9+.1*rows.diagonal(), .1*rows, axis, None)
-    assert_close(soft.dense(), (.9*F.one_hot(index, n) + .1*rows[index]).movedim(-1, axis))
-    assert_close(torch.as_tensor(soft.mass()), torch.ones(shape).expand(shape))
-
 @pytest.mark.parametrize('n', [np.int64(5), np.int32(5)])
 def test_numbers_of_numpy(n):
     assert on_off(np.float32(.1), n) == pytest.approx((.9, .025), rel=1e-6)

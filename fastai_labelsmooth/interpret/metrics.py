@@ -11,8 +11,8 @@ import torch, torch.nn.functional as F
 from torch import Tensor
 from fastcore.basics import store_attr
 from fastai.learner import Metric
-from ..smoothers.core import Batch, Uniform
-from ..pairing import Task, classifier_loss, fit_targets, task_of
+from ..targets import check_sums, fit_targets, one_hot
+from ..pairing import Task, classifier_loss, is_classifier, task_of
 
 # %% ../../nbs/interpret/00_metrics.ipynb #mt000011
 class Activation:
@@ -53,12 +53,6 @@ def _expected(targ, logp):
     return (targ*logp).masked_fill(targ == 0, 0)
 
 # %% ../../nbs/interpret/00_metrics.ipynb #mt000013
-def _check_rows(total):
-    "Raise for sums of distributions that are neither 1 nor 0"
-    wrong = (total != 0) & ((total-1).abs() > 1e-3)
-    if wrong.any(): raise ValueError(f"targ has a row that sums to {total[wrong][0].item():.4g} over the classes: "
-                                     "expected 1, or 0 where it is ignored")
-
 class Answers(NamedTuple):
     "What a model says and what is true, class axis last, in double precision"
     task:Task
@@ -84,10 +78,10 @@ def answers(
 ) -> Answers:
     "A batch in the one form in which all tasks are judged; ValueError for targets that do not fit"
     z = pred.as_subclass(Tensor).double()
-    targ = Uniform()(fit_targets(targ, task, z), Batch(task, eps=0.)).double() # with nothing smoothed
+    targ = one_hot(fit_targets(targ, task, z), task).double()
     if task.sigmoid and z.ndim == 1: z,task = z[:, None],task._replace(axis=1)
     logs,targ = _log_probs(z, task, act),targ.reshape(z.shape)
-    if not task.sigmoid: _check_rows(targ.sum(task.axis))
+    if not task.sigmoid: check_sums(targ.sum(task.axis))
     terms = sum(_expected(t, logp) for t,logp in zip((targ, 1-targ), logs))
     nll = -terms if task.sigmoid else -terms.sum(task.axis, keepdim=True)
     z,p,targ,nll = (o.movedim(task.axis, -1) for o in (z, logs[0].exp(), targ, nll))
@@ -188,8 +182,8 @@ class ScoreMetric(Metric):
     def accumulate(self, learn):
         targ = learn.yb[targ_idx_of(learn)]
         pred,targ = learn.to_detach(learn.pred),learn.to_detach(targ)
-        try: loss = classifier_loss(learn.loss_func)
-        except TypeError: loss = learn.loss_func # one of your own, without an activation: softmax
+        loss = learn.loss_func # of your own and without an activation: softmax
+        if is_classifier(loss): loss = classifier_loss(loss)
         task = task_of(loss, pred)
         if self.axis is not None and not task.sigmoid:
             task = task._replace(n=pred.shape[self.axis], axis=self.axis % pred.ndim)

@@ -10,13 +10,16 @@ import math, textwrap
 import matplotlib.pyplot as plt, numpy as np, torch, torch.nn.functional as F
 from matplotlib.colors import ListedColormap
 from torch import Tensor
-from fastai.basics import batch_to_samples, ifnone, is_listy, no_random, patch, show_image, to_detach, to_device
+from fastai.basics import (Callback, CancelBatchException, batch_to_samples, ifnone, is_listy, no_random, noop, patch,
+                           show_image, to_detach)
 from fastai.tabular.core import TabDataLoader
 from ..eps import is_int
-from ..pairing import Task, check_soft, fit_targets, soft_loss, task_of
-from ..smoothers.core import Batch, Uniform
+from ..targets import check_soft, fit_targets, one_hot
+from ..pairing import Task, task_of
+from ..smoothers.core import Batch
+from ..smoothers.model import evaluating
 from ..callback import LabelSmooth, as_smoother
-from .plots import palette
+from ..palette import palette
 from .predictions import class_names
 
 # %% ../../nbs/interpret/04_show.ipynb #sh000009
@@ -57,29 +60,28 @@ def plot_targets(
     ax.legend(loc='upper center', ncols=2, fontsize=8)
 
 # %% ../../nbs/interpret/04_show.ipynb #sh000012
-def _ask_model(learn, xb):
-    "The model's prediction of a batch, without a trace; and the device it is on"
-    model = learn.model
-    modes = [(m, m.training) for m in model.modules()]
-    device = next((p.device for p in model.parameters()), None)
-    try:
-        with torch.no_grad(): pred = model.eval()(*to_device(xb, device))
-    finally:
-        for m,is_training in modes: m.training = is_training
-    if hasattr(learn, 'rnn') and is_listy(pred): pred = pred[0] # as `RNNCallback` does
-    return (pred.as_subclass(Tensor) if isinstance(pred, Tensor) else to_detach(pred, cpu=False, gather=False)),device
+class _Look(Callback):
+    "Keep what `LabelSmooth` is given of a batch, and end the batch before its loss"
+    order = LabelSmooth.order-1
+    def after_pred(self):
+        learn = self.learn
+        pred = learn.pred.detach() if isinstance(learn.pred, Tensor) else to_detach(learn.pred, cpu=False, gather=False)
+        self.given = pred,learn.xb,learn.yb
+        raise CancelBatchException
 
-def _hard_and_soft(cb, xb, yb):
+def _hard_and_soft(cb, b):
     "Targets before and after smoothing, with the class axis last (sigmoid: as it is), and the task"
-    pred,device = _ask_model(cb.learn, xb)
+    look,learn = _Look(),cb.learn
+    with no_random(), evaluating(learn.model):
+        learn.get_preds(dl=[b], with_preds=False, with_targs=False, act=noop, cbs=look)
+    pred,xb,yb = look.given
     if not -len(yb) <= cb.targ_idx < len(yb): raise ValueError(
         f"targ_idx={cb.targ_idx}: expected one of the batch's {len(yb)} targets, counted from 0")
-    task = task_of(soft_loss(cb.learn.loss_func), pred, cb.n)
+    task = task_of(cb.learn.loss_func, pred, cb.n)
     eps = cb.eps(0.) if callable(cb.eps) else cb.eps
     cb.smoother.check(eps, task)
-    targ = fit_targets(to_device(yb, device)[cb.targ_idx], task, pred if cb.n is None else None)
-    batch = Batch(task, eps, pred, to_device(xb, device))
-    hard,soft = Uniform()(targ, batch._replace(eps=0.)),cb.smoother(targ, batch)
+    targ = fit_targets(yb[cb.targ_idx], task, pred if cb.n is None else None)
+    hard,soft = one_hot(targ, task),cb.smoother(targ, Batch(task, eps, pred, xb))
     check_soft(soft, task, *((pred.shape, targ) if cb.n is None else ()))
     res = [_plain(hard),_plain(soft)]
     return [o if task.sigmoid else o.movedim(task.axis, -1) for o in res],task
@@ -139,12 +141,12 @@ def _show_classes(ax, hard, soft, names):
 
 # %% ../../nbs/interpret/04_show.ipynb #sh000017
 def _one_batch(dl):
-    "A batch, its inputs and its targets; no random number is used up"
+    "A batch, and how many targets it has; no random number is used up"
     if not len(dl): raise ValueError("the training dl is empty: expected at least one batch")
     with no_random(): b = dl.new().one_batch()
     n_inp = getattr(dl, 'n_inp', max(len(b)-1, 1))
     if not len(b[n_inp:]): raise ValueError("the training dl has no targets: expected a DataLoader with them")
-    return b,b[:n_inp],b[n_inp:]
+    return b,len(b)-n_inp
 
 def _samples(dl, b, max_n):
     "The items of a batch, decoded where the `dl` can do it"
@@ -165,9 +167,9 @@ def show_batch(self:LabelSmooth,
         "expected `learn.label_smooth.show_batch()`, with `Learner(cbs=LabelSmooth())`")
     if not is_int(max_n) or max_n < 1: raise ValueError(f"max_n={max_n!r}: expected at least 1 item")
     dl = self.learn.dls.train
-    b,xb,yb = _one_batch(dl)
-    (hard,soft),task = _hard_and_soft(self, xb, yb)
-    samples,names = _samples(dl, b, max_n),class_names(self.learn.dls, soft.shape[-1], self.targ_idx, len(yb))
+    b,n_targs = _one_batch(dl)
+    (hard,soft),task = _hard_and_soft(self, b)
+    samples,names = _samples(dl, b, max_n),class_names(self.learn.dls, soft.shape[-1], self.targ_idx, n_targs)
     n,show = len(samples),_show_labels if task.sigmoid else _show_classes
     _,axs = plt.subplots(2, n, figsize=ifnone(figsize, (2.4*n, 4.6)), squeeze=False, layout='constrained')
     for sample,h,s,ax in zip(samples, hard, soft, axs.T):

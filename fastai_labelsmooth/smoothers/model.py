@@ -6,10 +6,9 @@
 __all__ = ['Online', 'Teacher', 'Bootstrap']
 
 # %% ../../nbs/smoothers/02_model.ipynb #md000004
-import matplotlib.pyplot as plt
+from contextlib import contextmanager
 import torch
 from torch import nn, Tensor
-from fastcore.basics import patch
 from ..pairing import Task
 from .core import ByClass, Mixture, check_positive
 
@@ -33,16 +32,20 @@ class Online(ByClass):
         if self.matrix is None: return torch.full((batch.task.n,), 1/batch.task.n)
         return self.matrix
 
-    def observe(self, targ, batch):
+    def before_epoch(self): self.sums = self.counts = None
+
+    def update(self, targ, batch):
         task = batch.task
         targ,keep = _true_class(targ, task)
+        right = (batch.pred.argmax(task.axis) == targ) & keep
+        rows,targ = batch.pred.movedim(task.axis, -1)[right].float().softmax(-1),targ[right]
+        finite = rows.isfinite().all(-1)
+        rows,targ = rows[finite],targ[finite]
         if self.sums is None:
             self.sums = torch.zeros(task.n, task.n, device=batch.pred.device)
             self.counts = torch.zeros(task.n, device=batch.pred.device)
-        right = (batch.pred.argmax(task.axis) == targ) & keep
-        rows = batch.pred.movedim(task.axis, -1)[right].float().softmax(-1)
-        self.sums.index_add_(0, targ[right], rows)
-        self.counts.index_add_(0, targ[right], torch.ones_like(rows[:,0]))
+        self.sums.index_add_(0, targ, rows)
+        self.counts.index_add_(0, targ, torch.ones_like(rows[:,0]))
 
     def after_epoch(self):
         if self.sums is None: return
@@ -57,41 +60,27 @@ class Online(ByClass):
         if self.matrix is not None and task.n not in (None, len(self.matrix)): raise ValueError(
             f"mode={self!r} has learned {len(self.matrix)} classes: expected a new Online() for n={task.n} classes")
 
-# %% ../../nbs/smoothers/02_model.ipynb #md000012
-@patch
-def plot(self:Online,
-    names=None, # Names of the classes, in their order
-    ax=None # Axes to draw on; new ones if None
-): # The axes
-    "What was learned: the share of each class in the mass that leaves the true one"
-    if self.matrix is None: raise ValueError("Online() has learned nothing yet: expected a training epoch")
-    rest = self.matrix.cpu().clone().fill_diagonal_(0)
-    rest = rest/rest.sum(1, keepdim=True).clamp(min=1e-12)
-    n = len(rest)
-    names = list(range(n)) if names is None else list(names)
-    if len(names) != n: raise ValueError(f"names has {len(names)} entries: expected one for each of the {n} classes")
-    if ax is None: ax = plt.subplots(figsize=(5, 5), layout='constrained')[1]
-    ax.imshow(rest, cmap='Blues', vmin=0)
-    ax.set(xticks=range(n), yticks=range(n), xlabel='where the rest goes', ylabel='true class')
-    ax.set_xticklabels(names, rotation=90 if max(map(len, map(str, names))) > 2 else 0)
-    ax.set_yticklabels(names)
-    return ax
-
 # %% ../../nbs/smoothers/02_model.ipynb #md000021
 def _probabilities(logits, task):
     "Of the classes, as floats of 32 bits at least, or of each label"
     if task.sigmoid: return logits.sigmoid()
     return logits.softmax(task.axis, dtype=torch.promote_types(logits.dtype, torch.float32))
 
-def _logits(model, xb):
-    "A model's logits in evaluation mode; its training flags are as they were"
+@contextmanager
+def evaluating(model):
+    "A model in evaluation mode for a while; then each of its modules is as it was"
     flags = [(m, m.training) for m in model.modules()]
     model.eval()
-    try:
-        with torch.no_grad(): out = model(*xb)
+    try: yield
     finally:
         for m,flag in flags: m.training = flag
-    return out[0] if isinstance(out, tuple) else out # fastai's language models give their activations as well
+
+def _logits(model, xb):
+    "A teacher's logits"
+    with evaluating(model), torch.no_grad(): out = model(*xb)
+    out = out[0] if isinstance(out, tuple) else out # fastai's language models give their activations as well
+    if isinstance(out, Tensor): return out
+    raise TypeError(f"the teacher's prediction is a {type(out).__name__}: expected one tensor of logits")
 
 # %% ../../nbs/smoothers/02_model.ipynb #md900021
 class Teacher(Mixture):
@@ -121,7 +110,7 @@ class Teacher(Mixture):
     def __deepcopy__(self, memo):
         "A copy asks the same teacher"
         other = type(self).__new__(type(self))
-        other.__dict__.update(vars(self))
+        vars(other).update(vars(self))
         return other
 
     def __copy__(self): return self.__deepcopy__({})
@@ -131,7 +120,4 @@ class Teacher(Mixture):
 class Bootstrap(Mixture):
     "Mass by the model's own prediction (Reed et al. 2015, soft)"
     sigmoid = True
-    def rest(self, targ, batch):
-        if not isinstance(batch.pred, Tensor): raise TypeError(
-            f"mode={self!r} with a prediction that is a {type(batch.pred).__name__}: expected one tensor of logits")
-        return _probabilities(batch.pred, batch.task)
+    def rest(self, targ, batch): return _probabilities(batch.logits(self), batch.task)

@@ -10,15 +10,8 @@ from functools import partial
 from typing import Callable
 import torch
 from torch import Tensor
-from ..targets import smooth_labels
+from ..targets import DenseTarget, one_hot
 from .core import Smoother, add_rest, check_positive
-
-# %% ../../nbs/smoothers/04_penalties.ipynb #pn000009
-def _gradient(func, z, axis):
-    "The derivative of the sum of `func`"
-    with torch.enable_grad():
-        z = z.detach().requires_grad_()
-        return torch.autograd.grad(func(z, axis).sum(), z)[0]
 
 # %% ../../nbs/smoothers/04_penalties.ipynb #pn900009
 class Penalty(Smoother):
@@ -36,31 +29,19 @@ class Penalty(Smoother):
         self.func = func
 
     def __call__(self, targ, batch):
-        task = batch.task
-        if not isinstance(batch.pred, Tensor): raise TypeError(
-            f"mode={self!r} with a prediction that is a {type(batch.pred).__name__}: expected one tensor of logits")
-        if not batch.eps: return smooth_labels(targ, task.n, 0., axis=task.axis, ignore_index=task.ignore_index)
-        return add_rest(targ, 1., self.gradient(batch.pred, task.axis), -batch.eps, task)
-
-    def gradient(self, z, axis):
-        "dR/dz, some items at a time, so that what lies between stays in the cache"
-        z = z.to(torch.promote_types(z.dtype, torch.float32))
-        if axis == 0: return self.derivative(z, axis)
-        items = max(1, 2**18*len(z)//max(1, z.numel()))
-        res = torch.empty_like(z)
-        for part,o in zip(res.split(items), z.split(items)): part.copy_(self.derivative(o, axis))
-        return res
-
-    def derivative(self, z, axis): return _gradient(self.func, z, axis)
+        z,eps,task = batch.logits(self),batch.eps,batch.task
+        if not eps: return one_hot(targ, task)
+        with torch.enable_grad():
+            z = z.to(torch.promote_types(z.dtype, torch.float32)).detach().requires_grad_()
+            value = self.func(z, task.axis)
+            grad, = torch.autograd.grad(value.sum(), z)
+        # the target has the gradient of `eps*R`, and this much of its value; the rest is extra
+        shown = (grad*z.detach()).masked_fill_(grad == 0, 0).sum(task.axis)
+        return DenseTarget.of(add_rest(targ, 1., grad, -eps, task), extra=eps*(value.detach()-shown))
 
     def __repr__(self): return f"Penalty({getattr(self.func, '__name__', self.func)})"
 
 # %% ../../nbs/smoothers/04_penalties.ipynb #pn000014
-def _share_of_top(z, axis):
-    "1 for the largest logit, shared where some are tied. (Its index takes ten times as long to find as its value)"
-    top = (z == z.amax(axis, keepdim=True)).to(z.dtype)
-    return top.div_(top.sum(axis, keepdim=True))
-
 def max_over_mean(
     z:Tensor, # Logits
     axis:int # Class axis
@@ -71,9 +52,6 @@ def max_over_mean(
 class MaxSup(Penalty):
     "Penalty on the largest logit: `max z - mean z` (Zhou et al. 2025, equation 8)"
     def __init__(self): super().__init__(max_over_mean)
-
-    def derivative(self, z, axis): return _share_of_top(z, axis).sub_(1/z.shape[axis])
-
     def __repr__(self): return 'MaxSup()'
 
 # %% ../../nbs/smoothers/04_penalties.ipynb #pn000018
@@ -94,10 +72,6 @@ class Margin(Penalty):
         self.m = m
         super().__init__(partial(over_margin, m=m))
 
-    def derivative(self, z, axis):
-        over = (z.amax(axis, keepdim=True)-self.m > z).to(z.dtype)
-        return _share_of_top(z, axis).mul_(over.sum(axis, keepdim=True)).sub_(over)
-
     def __repr__(self): return f'Margin({self.m})'
 
 # %% ../../nbs/smoothers/04_penalties.ipynb #pn000021
@@ -107,15 +81,10 @@ def negative_entropy(
 ) -> Tensor: # Without the class axis, in nats
     "The entropy of the prediction, negative"
     logp = z.log_softmax(axis)
-    return (logp.exp()*logp).sum(axis)
+    p = logp.exp()
+    return (p*logp.masked_fill(p == 0, 0)).sum(axis)
 
 class ConfidencePenalty(Penalty):
     "Penalty on confidence: the negative entropy of the prediction (Pereyra et al. 2017)"
     def __init__(self): super().__init__(negative_entropy)
-
-    def derivative(self, z, axis):
-        logp = z.log_softmax(axis)
-        p = logp.exp()
-        return logp.sub_((p*logp).sum(axis, keepdim=True)).mul_(p)
-
     def __repr__(self): return 'ConfidencePenalty()'

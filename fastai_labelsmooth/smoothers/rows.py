@@ -14,79 +14,43 @@ from ..eps import is_int
 from ..pairing import Task
 from .core import ByClass, by_order, check_positive
 
-# %% ../../nbs/smoothers/01_rows.ipynb #rw000010
-def _frequencies(p):
-    "`p` as a tensor; ValueError if it holds no frequencies"
-    try: p = torch.as_tensor(p, dtype=torch.get_default_dtype())
-    except (TypeError, ValueError, RuntimeError): raise TypeError(f"p={p!r}: expected a number per class") from None
-    if p.ndim != 1 or len(p) < 1 or not (p >= 0).all() or not 0 < p.sum() < math.inf:
-        raise ValueError(f"p={p.tolist()}: expected a number for each class, none of them negative, not all 0")
-    return p
-
-def _pad(x, n): return torch.nn.functional.pad(x, (0, n-len(x)))
-
-def _count(targets, task):
-    "How often each class is there, in all of the `targets`"
-    total = torch.zeros(task.n or 0)
-    for targ in targets:
-        targ = targ.as_subclass(Tensor)
-        if targ.is_floating_point(): seen = targ.movedim(task.axis, -1).flatten(0, -2).sum(0)
-        else: seen = torch.bincount(targ[targ != task.ignore_index].long(), minlength=len(total))
-        n = max(len(total), len(seen))
-        total = _pad(total, n) + _pad(seen.to(total), n)
-    return total
-
-def _share(targets, task):
-    "The share of ones of each label, in all of the `targets`"
-    ones,n = 0,0
-    for targ in targets:
-        targ = targ.as_subclass(Tensor).float()
-        labels = targ.view(-1, 1) if targ.ndim == 1 else targ.movedim(task.axis, -1).flatten(0, -2)
-        ones,n = ones+labels.sum(0).cpu(),n+len(labels)
-    return ones/n
-
 # %% ../../nbs/smoothers/01_rows.ipynb #rw000011
 def _check_top(eps, r):
     "Raise if some class would no longer be the most probable one of its own target"
     if isinstance(eps, (tuple, list)) or not eps: return
     rows = r if r.ndim == 2 else r.expand(len(r), -1)
     others = rows.clone().fill_diagonal_(0).max(1).values
-    limit = 1/(1 + (others-rows.diagonal()).max().item())
-    if not eps < limit: raise ValueError(
-        f"eps={eps}: expected eps < {limit:.4g}, or for some class the true one is no longer the most probable")
+    # on - off = (1-eps) + eps*(diagonal-others) must stay above 0
+    lost = 1 + (others-rows.diagonal()).max().item()
+    if eps*lost >= 1: raise ValueError(
+        f"eps={eps}: expected eps < {1/lost:.4g}, or for some class the true one is no longer the most probable")
 
 # %% ../../nbs/smoothers/01_rows.ipynb #rw900011
 class Priors(ByClass):
     "Mass to the classes by their frequencies (Pereyra et al. 2017); sigmoid: to each label by its own"
     sigmoid = True
     def __init__(self,
-        p:Sequence=None # Frequency of each class in any unit (sigmoid: share of ones); None: counted before each fit
+        p:Sequence # Frequency of each class in any unit, such as counts; sigmoid: share of ones of each label
     ):
-        self.given = p is not None
-        self.p = _frequencies(p) if self.given else None
-
-    def before_fit(self, targets, task):
-        if not self.given: self.p = _frequencies((_share if task.sigmoid else _count)(targets(), task))
+        try: self.p = torch.as_tensor(p, dtype=torch.get_default_dtype())
+        except (TypeError, ValueError, RuntimeError): raise TypeError(f"p={p!r}: expected a number per class") from None
+        if self.p.ndim != 1 or len(self.p) < 1 or not (self.p >= 0).all() or not 0 < self.p.sum() < math.inf:
+            raise ValueError(f"p={self.p.tolist()}: expected a number for each class, none of them negative, not all 0")
 
     def check(self, eps, task=Task()):
         super().check(eps, task)
-        if self.p is None: return
-        if task.n is not None and (self.given or task.sigmoid) and len(self.p) != task.n:
+        if task.n is not None and len(self.p) != task.n:
             raise ValueError(f"p has {len(self.p)} values: expected one for each of the n={task.n} classes")
         if task.sigmoid is None: return
         if not task.sigmoid: return _check_top(eps, self.p/self.p.sum())
         if self.p.max() > 1: raise ValueError(
             f"p={self.p.tolist()} with a sigmoid loss: expected shares of ones, between 0 and 1")
 
-    def table(self, batch):
-        if self.p is None: raise ValueError(
-            "Priors() has not counted the training targets yet: expected a fit, or Priors(p)")
-        return self.p if batch.task.sigmoid else _pad(self.p/self.p.sum(), batch.task.n)
-
-    def __repr__(self): return f'Priors({self.p.tolist()})' if self.given else 'Priors()'
+    def table(self, batch): return self.p if batch.task.sigmoid else self.p/self.p.sum()
+    def __repr__(self): return f'Priors({self.p.tolist()})'
 
 # %% ../../nbs/smoothers/01_rows.ipynb #rw000019
-def _zero_diagonal(logits):
+def _softmax_of_others(logits):
     "Softmax over the other classes of each row"
     return logits.fill_diagonal_(-math.inf).softmax(1).float()
 
@@ -107,6 +71,8 @@ class Rows(ByClass):
         worst = (total-1).abs().argmax().item()
         if abs(total[worst]-1) > 1e-4: raise ValueError(
             f"row {worst} of r sums to {total[worst]:.4g}: expected 1 (divide by `r.sum(1, keepdim=True)`)")
+        if (self.r.diagonal() >= 1).all(): raise ValueError(
+            "r has all its mass on the diagonal, so nothing would be smoothed: expected some off it")
 
     def check(self, eps, task=Task()):
         super().check(eps, task)
@@ -136,7 +102,7 @@ def ordinal_rows(
     if not is_int(n) or n < 2: raise ValueError(f"n={n!r}: expected a number of classes, at least 2")
     check_positive('beta', beta)
     at = torch.arange(n, dtype=torch.double)
-    return _zero_diagonal(-beta*(at-at[:,None]).abs())
+    return _softmax_of_others(-beta*(at-at[:,None]).abs())
 
 # %% ../../nbs/smoothers/01_rows.ipynb #rw000027
 def similarity_rows(
@@ -151,7 +117,7 @@ def similarity_rows(
         raise ValueError(f"sim has shape {tuple(sim.shape)}: expected a row for each class, (N, N), N at least 2")
     if not sim.isfinite().all(): raise ValueError("sim has values that are not finite: expected numbers")
     check_positive('temp', temp)
-    return _zero_diagonal(sim/temp)
+    return _softmax_of_others(sim/temp)
 
 # %% ../../nbs/smoothers/01_rows.ipynb #rw000032
 def _height_of_common_ancestor(paths):
@@ -178,4 +144,4 @@ def tree_rows(
             f"paths has {'/'.join(map(str, path))!r} {paths.count(path)} times: expected another path for each class")
     check_positive('beta', beta)
     height = _height_of_common_ancestor(paths)
-    return _zero_diagonal(-beta*height/max(map(len, paths)))
+    return _softmax_of_others(-beta*height/max(map(len, paths)))

@@ -6,25 +6,18 @@
 __all__ = ['Spatial']
 
 # %% ../../nbs/smoothers/03_spatial.ipynb #sp000004
-import math
-import itertools
-import torch
+import torch, torch.nn.functional as F
 from torch import Tensor
 from ..eps import is_int
-from fastcore.basics import patch
-from ..targets import index_target
-from ..pairing import Task
+from ..targets import one_hot
 from .core import Mixture, check_positive
 
 # %% ../../nbs/smoothers/03_spatial.ipynb #sp000009
-def _shifts(size, sigma, ndim):
-    "For each neighbour in a window: its weight, and the slices that pair pixels with it (the pixels, their neighbours)"
-    half = size//2
-    for shift in itertools.product(range(-half, half+1), repeat=ndim):
-        if not any(shift): continue
-        pixels = [slice(max(0, -d), -d if d > 0 else None) for d in shift]
-        others = [slice(max(0, d), d if d < 0 else None) for d in shift]
-        yield math.exp(-sum(d*d for d in shift)/(2*sigma**2)),(slice(None), *pixels),(slice(None), *others)
+def _kernel(size, sigma, ndim):
+    "A Gaussian window without its centre, (size, ...); the nearest neighbours weigh 1"
+    x = torch.arange(size) - size//2
+    square = sum(o**2 for o in torch.meshgrid(*[x]*ndim, indexing='ij'))
+    return torch.where(square == 0, 0., ((1-square)/(2*sigma**2)).exp())
 
 class Spatial(Mixture):
     "Mass to the classes of the neighbouring pixels (SVLS, Islam & Glocker 2021)"
@@ -34,56 +27,31 @@ class Spatial(Mixture):
         size:int=3, # Side of the window in pixels, odd
         sigma:float=1. # Width of the Gaussian in pixels
     ):
-        if not is_int(size): raise TypeError(f"size={size!r}: expected an odd number of pixels, at least 3")
-        if size < 3 or size%2 == 0: raise ValueError(f"size={size!r}: expected an odd number of pixels, at least 3")
+        expected = f"size={size!r}: expected an odd number of pixels, at least 3"
+        if not is_int(size): raise TypeError(expected)
+        if size < 3 or size%2 == 0: raise ValueError(expected)
         check_positive('sigma', sigma)
         self.size,self.sigma = size,sigma
 
-    def check_space(self, ndim, shape):
-        if ndim not in (2, 3): raise ValueError(f"mode={self!r} with targets of shape {tuple(shape)}: "
-            "expected masks, with two or three dimensions of space beside items and classes")
-
     def rest(self, targ, batch):
-        axis = batch.task.axis
-        if targ.is_floating_point(): return self.dense_rest(targ.movedim(axis, 1), batch.task).movedim(1, axis)
-        hard = index_target(targ, batch.task.n, 1., 0., axis, batch.task.ignore_index)
-        return self.index_rest(*hard.parts(), batch.task.n).movedim(1, axis)
+        task = batch.task
+        y = one_hot(targ, task)*1. # written out
+        axis = task.axis % y.ndim
+        y = y.movedim(axis, 1)
+        keep = torch.ones_like(y[:,:1]) if task.sigmoid else y.any(1, keepdim=True).to(y.dtype)
+        total = self.neighbours(keep)
+        r = self.neighbours(y)/total.masked_fill(total == 0, 1)
+        return torch.where(total == 0, y, r).movedim(1, axis) # where no neighbour counts: the label
+
+    def neighbours(self,
+        x:Tensor # (B, channels, *space)
+    ) -> Tensor: # The same shape
+        "The sum over the neighbours of each pixel, by their weight"
+        ndim = x.ndim-2
+        if ndim not in (2, 3): raise ValueError(f"mode={self!r} with targets of shape {tuple(x.shape)}: "
+            "expected masks, with two or three dimensions of space beside items and classes")
+        weight = _kernel(self.size, self.sigma, ndim).to(x).expand(x.shape[1], 1, *[self.size]*ndim)
+        conv = F.conv2d if ndim == 2 else F.conv3d
+        return conv(x, weight, padding=self.size//2, groups=x.shape[1])
 
     def __repr__(self): return f'Spatial({self.size}, {self.sigma})'
-
-# %% ../../nbs/smoothers/03_spatial.ipynb #sp000011
-@patch
-def index_rest(self:Spatial,
-    index:Tensor, # Class indices, (B, *space)
-    keep:Tensor|None, # Which of them count; None: all
-    n:int # Number of classes
-) -> Tensor: # (B, n, *space)
-    "The neighbours' classes, weighed"
-    self.check_space(index.ndim-1, index.shape)
-    weight = torch.ones(index.shape, device=index.device) if keep is None else keep.float()
-    index = index.unsqueeze(1)
-    out,total = torch.zeros(len(index), n, *index.shape[2:], device=index.device),torch.zeros_like(weight)
-    for w,pixels,others in _shifts(self.size, self.sigma, weight.ndim-1):
-        add = weight[others]*w
-        total[pixels] += add
-        channels = slice(None),slice(None)
-        out[channels+pixels[1:]].scatter_add_(1, index[channels+others[1:]], add.unsqueeze(1))
-    total = total.unsqueeze(1)
-    out.scatter_add_(1, index, (total == 0).float())
-    return out.div_(total.masked_fill_(total == 0, 1))
-
-@patch
-def dense_rest(self:Spatial,
-    y:Tensor, # Votes or labels, (B, n, *space)
-    task:Task
-) -> Tensor: # (B, n, *space)
-    "The neighbours' votes, weighed; those without any (softmax) are left out"
-    self.check_space(y.ndim-2, y.shape)
-    weight = torch.ones_like(y[:,:1]) if task.sigmoid else y.any(1, keepdim=True).to(y.dtype)
-    out,total = torch.zeros_like(y),torch.zeros_like(weight)
-    channels = slice(None),slice(None)
-    for w,pixels,others in _shifts(self.size, self.sigma, y.ndim-2):
-        pixels,others = channels+pixels[1:],channels+others[1:]
-        total[pixels] += weight[others]*w
-        out[pixels] += y[others]*w
-    return torch.where(total == 0, y, out/total.masked_fill(total == 0, 1))
