@@ -13,7 +13,7 @@ from typing import NamedTuple
 from fastai.basics import *
 from fastai.metrics import Perplexity, accuracy_multi, top_k_accuracy
 from ..callback import LabelSmooth
-from .refit import refits, untrained
+from .refit import refits, untrained, untrained_preds
 from ..interpret.metrics import BrierScore, ECE
 from ..pairing import task_of
 from ..votes import EntropyCorrelation, VotesKL
@@ -34,8 +34,7 @@ def _task(learn):
             f"mode={cb.smoother!r} brings its own amounts: expected one with an eps, such as mode='forward'")
         valid = probe.dls.valid
         b = valid.one_batch() if hasattr(valid, 'one_batch') else first(valid)
-        pred = probe.get_preds(dl=[b], with_targs=False, act=noop)[0]
-        return task_of(cb.paired, pred, cb.n)
+        return task_of(cb.paired, untrained_preds(probe, [b]), cb.n)
 
 # %% ../../nbs/wrong_labels/02_eps_find.ipynb #ie900006
 def _split(smoother, eps, task):
@@ -110,9 +109,9 @@ def eps_find(self:Learner,
     lr=None, # Maximal learning rate; the learner's if None
     eps:list=(0., .05, .1, .2, .3, .4), # What to try: numbers, or pairs (sigmoid)
     by:str='nll', # "nll", or the name of one of the learner's metrics
-    lower:bool=None, # Whether a lower `by` is better; None for nll, accuracy and other metrics of which this is known
     show_plot:bool=True, # Draw the curve
-    seed:int=0 # Of batches and dropout, the same for each
+    seed:int=0, # Of batches and dropout, the same for each
+    lower:bool=None # Whether a lower `by` is better; None for nll, accuracy and other metrics of which this is known
 ) -> EpsFind: # (best eps, table)
     "Train for each `eps` from the same weights, and set the one by which the validation labels are most likely"
     lower = _direction(self, by, lower)

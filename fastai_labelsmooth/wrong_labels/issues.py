@@ -15,7 +15,7 @@ from ..eps import is_int
 from ..smoothers.forward import Forward
 from ..interpret.metrics import targ_idx_of
 from ..interpret.predictions import class_names
-from .refit import items_of, labels_of, refits, train_preds, untrained
+from .refit import items_of, labels_of, refits, some_preds, train_preds
 from .noise import given_preds, noise_of, rows_that_count
 
 # %% ../../nbs/wrong_labels/03_issues.ipynb #in000014
@@ -41,9 +41,7 @@ def warn_trained(learn):
         "this learner has been trained already, and each fold starts from its weights. They have seen these labels, "
         "so the result would be biased. Expected a learner that has not been trained on them")
 
-def some_preds(learn, items):
-    "What an untrained model says of the first batch of items"
-    with untrained(learn) as probe: return train_preds(probe, learn.dls.train, items[:learn.dls.train.bs])
+
 
 def out_of_fold(learn, fit, items, fold, train, change=noop):
     "Predictions for `items`: each fold's by a model of those in the other folds for which `train` is True"
@@ -129,7 +127,8 @@ def label_issues(self:Learner,
     warn_trained(self)
     targs = labels_of(self, items)
     some = some_preds(self, items)
-    _rows(self, some[np.arange(len(items)) % len(some)], targs, items) # or an error, before the first training
+    # raises before the first training what would be raised after it
+    if some is not None: _rows(self, some[np.arange(len(items)) % len(some)], targs, items)
     fold = fold_of(targs, folds, seed)
     kept = np.ones(len(items), bool)
     with refits(self, rounds*folds, n_epoch, lr, seed) as fit:

@@ -15,6 +15,7 @@ from fastai.callback.data import CollectDataCallback, PartialDL, WeightedDL
 from fastai.callback.hook import ActivationStats
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import *
+from fastai.callback.tracker import TrackerCallback
 from fastai.tabular.core import Tabular, TabWeightedDL
 from fastai.text.data import LMDataLoader, SortedDL
 from ..eps import is_int
@@ -123,12 +124,10 @@ def _cut_state(dl, items):
 
 def _cut(dl, items):
     "Leave items out of a `DataLoader`, in place"
-    whole = _copied_dl(dl)
-    has_own_sampler = not _is_fastais(dl.get_idxs) or not _is_fastais(dl.shuffle_fn)
+    if _is_fastais(dl.get_idxs) and _is_fastais(dl.shuffle_fn): _cut_state(dl, items)
+    else: dl.get_idxs = _Skips(_copied_dl(dl), items)
     dl.dataset = subset(dl.dataset, items)
     dl.n = len(items)
-    if has_own_sampler: dl.get_idxs = _Skips(whole, items)
-    else: _cut_state(dl, items)
     with no_random(): n_drawn = len(list(dl.get_idxs()))
     if not n_drawn: raise ValueError(f"dls.train draws none of the {len(items)} items that are kept: expected some")
     if dl.drop_last: dl.bs = min(dl.bs, n_drawn) # or nothing is left
@@ -170,9 +169,9 @@ class _Tick(Callback):
 _looking = {f'fastai.callback.{k}' for k in 'azureml captum comet neptune progress tensorboard tracker wandb'.split()}
 
 def _only_looks(cb):
-    "Whether a callback is fastai's, or a kind of fastai's, and does not shape training"
+    "Whether a callback is one of fastai's that do not shape training, or a kind of it"
     if isinstance(cb, (Recorder, CollectDataCallback, FetchPredsCallback, ActivationStats)): return True
-    return any(cls.__module__ in _looking for cls in type(cb).__mro__)
+    return any(cls.__module__ in _looking and cls is not TrackerCallback for cls in type(cb).__mro__)
 
 def _computed(learn):
     "Results of earlier batches, kept by modules (dropped weights of a recurrent net) or callbacks: torch copies none"
@@ -252,6 +251,14 @@ def untrained(
     "A twin to ask before the first training, so that what has to be refused is refused then"
     with tempfile.TemporaryDirectory() as path, no_random(): yield twin(learn, path)
 
+def untrained_preds(
+    learn:Learner, # A twin
+    dl # Batches
+): # None where it cannot say
+    "What an untrained twin predicts. It may fail where training does not, in a callback that expects to have trained"
+    try: return learn.get_preds(dl=dl, with_targs=False, act=noop, reorder=False)[0]
+    except Exception: return None
+
 # %% ../../nbs/wrong_labels/00_refit.ipynb #rf000015
 def activation_of(loss_func):
     "What makes probabilities of logits; a raw torch loss does not say"
@@ -272,6 +279,13 @@ def in_order(
     as_valid = getattr(res.dataset, 'set_split_idx', None)
     with as_valid(1) if as_valid else nullcontext(): yield res
 
+def _probs(learn, preds, items):
+    "Probabilities of items, from what the model says of them"
+    if not isinstance(preds, Tensor) or len(preds) != len(items): raise TypeError(
+        f"the model's predictions for {len(items)} items are a {type(preds).__name__} of length {len(preds)}: "
+        "expected one tensor with a row for each item")
+    return activation_of(learn.loss_func)(preds)
+
 def train_preds(
     learn:Learner, # A twin
     dl:DataLoader, # The training `DataLoader` of the learner that it is the twin of
@@ -279,10 +293,17 @@ def train_preds(
 ) -> Tensor: # A row for each item
     "Predictions for training items, without augmentation"
     with in_order(dl, items) as dl: preds = learn.get_preds(dl=dl, with_targs=False, act=noop, reorder=False)[0]
-    if not isinstance(preds, Tensor) or len(preds) != len(items): raise TypeError(
-        f"the model's predictions for {len(items)} items are a {type(preds).__name__} of length {len(preds)}: "
-        "expected one tensor with a row for each item")
-    return activation_of(learn.loss_func)(preds)
+    return _probs(learn, preds, items)
+
+def some_preds(
+    learn:Learner,
+    items # Positions in its training dataset, in their order
+) -> Tensor: # None where it cannot be known
+    "Predictions of an untrained twin for the first batch of items"
+    items = items[:learn.dls.train.bs]
+    with untrained(learn) as probe, in_order(learn.dls.train, items) as dl:
+        preds = untrained_preds(probe, dl)
+        return None if preds is None else _probs(probe, preds, items)
 
 # %% ../../nbs/wrong_labels/00_refit.ipynb #efcba2c4
 def targ_of(
