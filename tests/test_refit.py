@@ -10,17 +10,17 @@ from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.hook import ActivationStats
 from fastai.callback.mixup import MixUp
 from fastai.callback.progress import CSVLogger, ProgressCallback, ShowGraphCallback
-from fastai.callback.rnn import ModelResetter, RNNCallback
+from fastai.callback.rnn import ModelResetter
 from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, SaveModelCallback, TrackerCallback
 from fastai.callback.training import GradientAccumulation, GradientClip, ShortEpochCallback
 from fastai.data.all import CategoryBlock, DataBlock, IndexSplitter, TransformBlock
 from fastai.data.load import SkipItemException
-from fastai.tabular.all import Normalize, TabularDataLoaders, TabularPandas, tabular_learner
+from fastai.tabular.all import TabularPandas
 from fastai.text.all import AWD_LSTM, SortedDL, TextDataLoaders, awd_lstm_lm_config, language_model_learner
 from sklearn.datasets import load_digits
 from fastai_labelsmooth.all import *
 from fastai_labelsmooth.wrong_labels.issues import fold_of
-from fastai_labelsmooth.wrong_labels.refit import keep_items, labels_of, refits, twin
+from fastai_labelsmooth.wrong_labels.refit import keep_items, refits, twin
 from helpers import quiet, weights
 
 # A small learner of digits, of which each item says in its first pixel which it is

@@ -15,7 +15,7 @@ from fastai.metrics import Perplexity, accuracy_multi, top_k_accuracy
 from ..callback import LabelSmooth
 from .refit import refits, untrained, untrained_preds
 from ..interpret.metrics import BrierScore, ECE
-from ..pairing import task_of
+from ..pairing import soft_loss, task_of
 from ..votes import EntropyCorrelation, VotesKL
 
 # %% ../../nbs/wrong_labels/02_eps_find.ipynb #ie000006
@@ -34,7 +34,7 @@ def _task(learn):
             f"mode={cb.smoother!r} brings its own amounts: expected one with an eps, such as mode='forward'")
         valid = probe.dls.valid
         b = valid.one_batch() if hasattr(valid, 'one_batch') else first(valid)
-        return task_of(cb.paired, untrained_preds(probe, [b]), cb.n)
+        return task_of(soft_loss(probe.loss_func), untrained_preds(probe, [b]), cb.n)
 
 # %% ../../nbs/wrong_labels/02_eps_find.ipynb #ie900006
 def _split(smoother, eps, task):
