@@ -886,6 +886,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                          'fastai_labelsmooth/wrong_labels/refit.py'),
                                                        'fastai_labelsmooth.wrong_labels.refit._Skips.__call__': ( 'wrong_labels/refit.html#_skips.__call__',
                                                                                                                   'fastai_labelsmooth/wrong_labels/refit.py'),
+                                                       'fastai_labelsmooth.wrong_labels.refit._Skips.__deepcopy__': ( 'wrong_labels/refit.html#_skips.__deepcopy__',
+                                                                                                                      'fastai_labelsmooth/wrong_labels/refit.py'),
                                                        'fastai_labelsmooth.wrong_labels.refit._Skips.__init__': ( 'wrong_labels/refit.html#_skips.__init__',
                                                                                                                   'fastai_labelsmooth/wrong_labels/refit.py'),
                                                        'fastai_labelsmooth.wrong_labels.refit._Subset': ( 'wrong_labels/refit.html#_subset',

@@ -37,7 +37,7 @@ def fold_of(targ, folds, seed):
 
 # %% ../../nbs/wrong_labels/03_issues.ipynb #in000016
 def warn_trained(learn):
-    if getattr(getattr(learn, 'recorder', None), '__dict__', {}).get('values'): warnings.warn(
+    if any(vars(cb).get('values') for cb in learn._grab_cbs(Recorder)): warnings.warn(
         "this learner has been trained already, and each fold starts from its weights. They have seen these labels, "
         "so the result would be biased. Expected a learner that has not been trained on them")
 

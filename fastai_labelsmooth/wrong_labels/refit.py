@@ -94,7 +94,7 @@ def _copied_dl(dl, memo=None):
     if not isinstance(dl, (DataLoader, TorchDataLoader)): return dl
     memo = {} if memo is None else memo
     memo[id(dl.dataset)] = dl.dataset
-    res = copied(f'the DataLoader {dl!r}', dl, memo)
+    res = copied(f'the {type(dl).__name__}', dl, memo)
     if isinstance(dl, DataLoader): res.rng = random.Random(random.randint(0, 2**32-1)) # as a new one
     return res
 
@@ -109,6 +109,11 @@ class _Skips:
         self.dl.randomize() # as for each epoch
         self.dl.before_iter()
         return [self.at[int(i)] for i in self.dl.get_idxs() if int(i) in self.at]
+
+    def __deepcopy__(self, memo):
+        res = copy(self)
+        res.dl = _copied_dl(self.dl, memo) # of the same dataset
+        return res
 
 def _cut_state(dl, items):
     "What fastai's samplers know of each item"
@@ -128,7 +133,7 @@ def _cut(dl, items):
     else: dl.get_idxs = _Skips(_copied_dl(dl), items)
     dl.dataset = subset(dl.dataset, items)
     dl.n = len(items)
-    with no_random(): n_drawn = len(list(dl.get_idxs()))
+    with no_random(): n_drawn = len(list(_copied_dl(dl).get_idxs()))
     if not n_drawn: raise ValueError(f"dls.train draws none of the {len(items)} items that are kept: expected some")
     if dl.drop_last: dl.bs = min(dl.bs, n_drawn) # or nothing is left
 
