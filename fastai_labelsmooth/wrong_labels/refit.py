@@ -199,12 +199,16 @@ def twin(
 ) -> Learner:
     """A quiet copy of `learn` that trains as it does, from the same weights, and shares only its datasets. What is
     frozen stays so: the copied parameters say themselves whether they are trained"""
-    res,dls = copy(learn),copy(learn.dls)
+    res = copy(learn)
+    dls = copy(learn.dls)
     memo = {id(learn): res, id(learn.dls): dls}
     memo.update({id(t): t.detach().clone() for t in _computed(learn)})
     res._end_cleanup() # what an interrupted batch left
     for name in ('loss_grad', *(cb.name for cb in learn.cbs)): vars(res).pop(name, None)
-    res.dls,res.opt,res.cbs,res.logger,res.create_mbar = dls,None,L(),noop,False
+    res.dls = dls
+    res.opt = None
+    res.cbs = L()
+    res.logger,res.create_mbar = noop,False
     dls.loaders = [_copied_dl(dl, memo) for dl in learn.dls.loaders]
     if items is not None: _cut(dls.train, items)
     for k,v in list(vars(res).items()):
@@ -318,7 +322,8 @@ def targ_of(
     "The target of a batch: the Learner says which of its tensors are inputs, `LabelSmooth(targ_idx=)` which target"
     probe = copy(learn)
     probe._split(b)
-    yb,i = probe.yb,targ_idx_of(learn)
+    yb = probe.yb
+    i = targ_idx_of(learn)
     if not len(yb): raise ValueError(f"the training batches have {len(b)} tensors, all inputs: expected a target")
     if len(yb) > 1 and not hasattr(learn, 'label_smooth'): raise ValueError(
         f"the training batches have {len(yb)} targets: expected one, or a LabelSmooth(targ_idx=...) that says which")
