@@ -1,6 +1,6 @@
 "Finding wrong labels: trainings that leave the learner alone, the confident joint, the issues"
 import warnings
-import pickle, random
+import random
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest, torch
 import torch.nn.functional as F
 from torch import nn, tensor
@@ -81,26 +81,6 @@ def test_a_frozen_body_stays_frozen():
     with refits(learn, 1, 1) as fit: res = fit()
     assert torch.equal(res.model[0].weight, learn.model[0].weight)
     assert not torch.equal(res.model[2].weight, learn.model[2].weight)
-
-# Some items only
-
-def test_without_items_and_what_comes_with_it():
-    learn = digits_learner()
-    n = learn.dls.train.n
-    learn.dls = without(learn.dls, range(0, n, 2))
-    learn.dls = without(learn.dls, [1, 3])
-    assert len(learn.get_preds(0)[0]) == n//2-2 and len(learn.dls.train) == math.ceil((n//2-2)/64)
-    kept = [x for x,_ in learn.dls.train.dataset][5::2]
-    assert torch.equal(learn.get_preds(0, with_input=True)[0], torch.stack(kept))
-    learn.fit(1)
-    again = pickle.loads(pickle.dumps(learn.dls.train))
-    assert sum(len(y) for _,y in again) == n//2-2
-
-def test_bad_items():
-    dl = digits_dls().train
-    with pytest.raises(ValueError, match='positions in the dataset, 0 to 511'): keep_items(dl, [512])
-    with pytest.raises(ValueError, match='items is empty'): keep_items(dl, [])
-    with pytest.raises(TypeError, match='fastai DataLoader'): keep_items([1, 2], [0])
 
 # eps_find
 
@@ -186,25 +166,6 @@ def test_out_of_fold_predictions_are_by_models_that_did_not_see_the_item():
         assert len(Seen.log) == 4 and not trained & held and trained | held == set(map(float, range(50)))
         predicted |= held
     assert predicted == set(map(float, range(50)))
-
-def test_an_interruption_costs_one_fold():
-    dls,_ = noisy_digits()
-    whole = digits_learner(LabelSmooth(.2, 'forward'), dls=dls).oof_preds(2, 1e-2, folds=4)[0]
-    fails = Fails(KeyboardInterrupt(), 6) # two epochs each: in the third training
-    learn = digits_learner([LabelSmooth(.2, 'forward'), fails], dls=dls)
-    with pytest.raises(KeyboardInterrupt): learn.oof_preds(2, 1e-2, folds=4)
-    assert torch.equal(learn.oof_preds(2, 1e-2, folds=4)[0], whole)
-    assert fails.count[0] == 6+2*2
-    learn.oof_preds(2, 1e-2, folds=4) # all again: nothing is kept once it is complete
-    assert fails.count[0] == 6+2*2+4*2
-
-def test_what_was_interrupted_is_forgotten_for_other_weights():
-    fails = Fails(KeyboardInterrupt(), 2)
-    learn = digits_learner([fails])
-    with pytest.raises(KeyboardInterrupt): learn.oof_preds(1, folds=2)
-    with torch.no_grad(): learn.model[0].weight += 1
-    learn.oof_preds(1, folds=2)
-    assert fails.count[0] == 2+2
 
 def test_a_trained_learner_is_warned_of():
     learn = digits_learner()
@@ -312,7 +273,7 @@ def test_the_second_round_trains_without_what_the_first_found():
     Seen.log = []
     digits_learner(Seen(), dls=dls).label_issues(**args)
     one,two = ({round(1000*o) for o in Seen.log[i][0] | Seen.log[i+1][0]} for i in (0, 2))
-    assert len(Seen.log) == 4 and len(first) > 30
+    assert len(Seen.log) == 4 and len(first) > 20
     assert one == set(range(512)) and two == one-set(first)
 
 def test_issues_of_given_predictions_are_by_the_posterior():

@@ -64,9 +64,3 @@ def test_no_private_name_crosses_a_module():
         taken = re.findall(r'^from \.[^(\n]*(?:\([^)]*\))?', p.read_text(), re.M)
         private = re.findall(r'\b_[a-z]\w*', ' '.join(taken))
         assert p.name in ('_modidx.py',) or not private, f'{p.name} takes {private}'
-
-def test_a_module_can_be_read_in_one_go():
-    for p in (root/'fastai_labelsmooth').rglob('*.py'):
-        if p.name in ('_modidx.py', '__init__.py'): continue # nbdev's index, and the paragraphs of ours
-        n = len(p.read_text().splitlines())
-        assert n < 300, f'{p}: {n} lines'

@@ -11,9 +11,12 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from typing import NamedTuple
 from fastai.basics import *
+from fastai.metrics import Perplexity, accuracy_multi, top_k_accuracy
 from ..callback import LabelSmooth
-from .refit import refits, twin
-from ..pairing import task_of
+from .refit import refits, untrained, untrained_preds
+from ..interpret.metrics import BrierScore, ECE
+from ..pairing import soft_loss, task_of
+from ..votes import EntropyCorrelation, VotesKL
 
 # %% ../../nbs/wrong_labels/02_eps_find.ipynb #ie000006
 def _use(learn, eps):
@@ -25,13 +28,13 @@ def _use(learn, eps):
 
 def _task(learn):
     "The task of a learner, from a batch"
-    with no_random():
-        probe = twin(learn, learn.path)
+    with untrained(learn) as probe:
         cb = _use(probe, 0.)
         if cb.smoother.default_eps is None: raise ValueError(
             f"mode={cb.smoother!r} brings its own amounts: expected one with an eps, such as mode='forward'")
-        pred = probe.get_preds(dl=[probe.dls.valid.one_batch()], with_targs=False, act=noop)[0]
-        return task_of(cb.paired, pred, cb.n)
+        valid = probe.dls.valid
+        b = valid.one_batch() if hasattr(valid, 'one_batch') else first(valid)
+        return task_of(soft_loss(probe.loss_func), untrained_preds(probe, [b]), cb.n)
 
 # %% ../../nbs/wrong_labels/02_eps_find.ipynb #ie900006
 def _split(smoother, eps, task):
@@ -48,25 +51,36 @@ def _split(smoother, eps, task):
     if not kept: raise ValueError(f"eps={eps!r}: expected one or more that can be used, but {why}")
     return kept,left
 
-def _check_by(learn, by):
-    names = [m.name for m in learn.metrics]
-    if by != 'nll' and by not in names:
-        raise ValueError(f"by={by!r}: expected 'nll' or a metric of the learner, one of {names}")
+# %% ../../nbs/wrong_labels/02_eps_find.ipynb #ie100002
+_higher = accuracy, accuracy_multi, top_k_accuracy, EntropyCorrelation().func
+_lower = error_rate, Perplexity, BrierScore, ECE, VotesKL().func
+
+def _direction(learn, by, lower):
+    "Whether a lower `by` is better; ValueError for what the learner does not have, or where this is not known"
+    metrics = {m.name: m for m in learn.metrics}
+    if by != 'nll' and by not in metrics:
+        raise ValueError(f"by={by!r}: expected 'nll' or a metric of the learner, one of {list(metrics)}")
     if len(learn.dls.loaders) < 2 or not len(learn.dls.valid): raise ValueError(
         "the learner has no validation items: expected some, to compare by")
+    if lower not in (None, True, False):
+        raise ValueError(f"lower={lower!r}: expected True or False, or None for a metric whose better side is known")
+    if lower is not None: return lower
+    if by == 'nll': return True
+    func = getattr(metrics[by], 'func', type(metrics[by]))
+    func = getattr(func, 'func', func) # of a partial
+    if func not in _higher+_lower: raise ValueError(
+        f"by={by!r} with lower=None: whether a lower value of it is better is not known, expected lower=True or False")
+    return func in _lower
+
+def _best(scores, lower):
+    "Which row"
+    if scores.isna().all(): raise ValueError(
+        f"{scores.name} is NaN for each eps: expected a training that succeeds; try a smaller lr")
+    return int(np.nanargmin(scores if lower else -scores))
 
 # %% ../../nbs/wrong_labels/02_eps_find.ipynb #ie000008
-_low = 'loss', 'error', 'nll', 'ece', 'brier', 'perplexity', 'mse', 'mae'
-
-def _best(table, by):
-    "Which row"
-    scores = table[by] if any(o in by for o in _low) else -table[by]
-    if scores.isna().all():
-        raise ValueError(f"{by} is NaN for each eps: expected a training that succeeds; try a smaller lr")
-    return int(np.nanargmin(scores))
-
 def _plot(table, by, best):
-    "The curve, and the metrics beside it"
+    "The curve, and the metrics with it"
     _,ax = plt.subplots(figsize=(7, 3.2), layout='constrained')
     pairs = any(isinstance(e, tuple) for e in table.index)
     x = range(len(table)) if pairs else table.index
@@ -96,10 +110,11 @@ def eps_find(self:Learner,
     eps:list=(0., .05, .1, .2, .3, .4), # What to try: numbers, or pairs (sigmoid)
     by:str='nll', # "nll", or the name of one of the learner's metrics
     show_plot:bool=True, # Draw the curve
-    seed:int=0 # Of batches and dropout, the same for each
+    seed:int=0, # Of batches and dropout, the same for each
+    lower:bool=None # Whether a lower `by` is better; None for nll, accuracy and other metrics of which this is known
 ) -> EpsFind: # (best eps, table)
     "Train for each `eps` from the same weights, and set the one by which the validation labels are most likely"
-    _check_by(self, by)
+    lower = _direction(self, by, lower)
     task = _task(self)
     smoother = self.label_smooth.smoother if self._grab_cbs(LabelSmooth) else LabelSmooth(mode='forward').smoother
     kept,left = _split(smoother, eps, task)
@@ -110,7 +125,7 @@ def eps_find(self:Learner,
     names = ['nll', *[m.name for m in self.metrics]]
     table = pd.DataFrame([list(o) for o in rows], pd.Index(kept, name='eps', tupleize_cols=False), names)
     table.attrs['left_out'] = left
-    best = kept[_best(table, by)]
+    best = kept[_best(table[by], lower)]
     if show_plot: _plot(table, by, best)
     if self._grab_cbs(LabelSmooth): self.label_smooth.eps = best
     else: self.add_cb(LabelSmooth(best, mode='forward'))

@@ -6,15 +6,16 @@
 __all__ = []
 
 # %% ../../nbs/wrong_labels/03_issues.ipynb #if000004
-import warnings, weakref
+import warnings
 import pandas as pd
 from fastai.basics import *
+from sklearn.model_selection import KFold, StratifiedKFold
 from ..callback import LabelSmooth
 from ..eps import is_int
 from ..smoothers.forward import Forward
 from ..interpret.metrics import targ_idx_of
 from ..interpret.predictions import class_names
-from .refit import items_of, labels_of, refits, train_preds
+from .refit import items_of, labels_of, refits, some_preds, train_preds
 from .noise import given_preds, noise_of, rows_that_count
 
 # %% ../../nbs/wrong_labels/03_issues.ipynb #in000014
@@ -23,41 +24,33 @@ def check_folds(folds, n):
     if folds > n: raise ValueError(f"folds={folds} with {n} training items: expected no more folds than items")
 
 def fold_of(targ, folds, seed):
-    "The fold of each item, at random, each class spread evenly over the folds"
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(targ))
-    if targ.numel() == len(targ) and not targ.is_floating_point(): # one label an item
-        order = order[np.argsort(targ.flatten().numpy()[order], kind='stable')]
+    "The fold of each item, at random; classes are spread evenly where each item has one"
+    y = np.zeros(len(targ), dtype=int)
+    if targ.numel() == len(targ) and not targ.is_floating_point(): y = targ.flatten().numpy()
+    some_in_each = np.unique(y, return_counts=True)[1].max() >= folds # or scikit-learn refuses to spread them
+    cutter = (StratifiedKFold if some_in_each else KFold)(folds, shuffle=True, random_state=seed)
     fold = np.empty(len(targ), dtype=int)
-    fold[order] = np.arange(len(targ)) % folds
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore') # a class may have fewer items than folds
+        for k,(_,held) in enumerate(cutter.split(y, y)): fold[held] = k
     return fold
 
 # %% ../../nbs/wrong_labels/03_issues.ipynb #in000016
-_unfinished = weakref.WeakKeyDictionary() # learner -> {what was asked: {(round, fold): its predictions}}
-
-def done_before(learn, *asked):
-    "What an interrupted call has finished already; forgotten where the weights are others by now"
-    cb = repr((learn.label_smooth.smoother, learn.label_smooth.eps)) if learn._grab_cbs(LabelSmooth) else ''
-    weights = tuple(p.detach().double().sum().item() for p in learn.model.parameters())
-    key = (asked, cb, weights)
-    if key not in _unfinished.get(learn, {}): _unfinished[learn] = {key: {}}
-    return _unfinished[learn][key]
-
-def forget(learn): _unfinished.pop(learn, None)
-
 def warn_trained(learn):
-    if vars(learn.recorder).get('values'): warnings.warn(
-        "this learner has been trained already, and each fold starts from its weights: "
-        "what they know of the labels spoils the judgement. Expected one that has not seen them")
+    if any(vars(cb).get('values') for cb in learn._grab_cbs(Recorder)): warnings.warn(
+        "this learner has been trained already, and each fold starts from its weights. They have seen these labels, "
+        "so the result would be biased. Expected a learner that has not been trained on them")
 
-def out_of_fold(learn, fit, done, items, fold, train, change=noop):
-    "(predictions, targets) of `items`: each fold's by a model of those in the other folds for which `train` is True"
+
+
+def out_of_fold(learn, fit, items, fold, train, change=noop):
+    "Predictions for `items`: each fold's by a model of those in the other folds for which `train` is True"
+    preds,order = [],[]
     for k in np.unique(fold):
-        if k in done: continue
         model = fit(items[(fold != k) & train], change)
-        done[k] = train_preds(model, learn.dls.train, items[fold == k])
-    order = np.argsort(np.concatenate([np.where(fold == k)[0] for k in np.unique(fold)]))
-    return tuple(torch.cat(o).as_subclass(Tensor)[order] for o in zip(*(done[k] for k in np.unique(fold))))
+        preds.append(train_preds(model, learn.dls.train, items[fold == k]))
+        order.append(np.where(fold == k)[0])
+    return torch.cat(preds).as_subclass(Tensor)[np.argsort(np.concatenate(order))]
 
 # %% ../../nbs/wrong_labels/03_issues.ipynb #in000017
 @patch
@@ -71,12 +64,11 @@ def oof_preds(self:Learner,
     items = items_of(self.dls.train)
     check_folds(folds, len(items))
     warn_trained(self)
-    done = done_before(self, 'oof_preds', folds, n_epoch, repr(lr), seed, len(items))
-    fold = fold_of(labels_of(self, items), folds, seed)
-    with refits(self, folds-len(done), n_epoch, lr, seed) as fit:
-        res = out_of_fold(self, fit, done, items, fold, np.ones(len(items), bool))
-    forget(self)
-    return res
+    targs = labels_of(self, items)
+    some_preds(self, items)
+    fold = fold_of(targs, folds, seed)
+    with refits(self, folds, n_epoch, lr, seed) as fit:
+        return out_of_fold(self, fit, items, fold, np.ones(len(items), bool)),targs
 
 # %% ../../nbs/wrong_labels/03_issues.ipynb #in000026
 def _posterior(probs, T, labels):
@@ -92,19 +84,27 @@ def _issues(probs, labels, items, names):
     res = res[likely != labels]
     return res.loc[(res.prob_label-res.prob_likely).sort_values(kind='stable').index]
 
-def _judged(learn, preds, targs, items, with_label):
-    "Issues by the posterior given the label, or by the predictions as they are"
+def _rows(learn, preds, targs, items):
+    "(probabilities, labels), one row for each item"
     probs,labels = rows_that_count(learn, preds, targs)
     if len(labels) != len(items): raise ValueError(
         f"{len(labels)} labels that count for {len(items)} training items: expected one class for each item")
+    return probs,labels
+
+def _judged(learn, preds, targs, items, with_label):
+    "Issues by the posterior given the label, or by the predictions as they are"
+    probs,labels = _rows(learn, preds, targs, items)
     if with_label: probs = _posterior(probs, noise_of(probs, labels).to_numpy(), labels)
     return _issues(probs, labels, items, class_names(learn.dls, probs.shape[1], targ_idx_of(learn)))
 
 def _as_forward(learn):
     "Train for the clean class: with the learner's own noise if it has one"
-    if learn._grab_cbs(LabelSmooth) and isinstance(learn.label_smooth.smoother, Forward): return
+    cb = getattr(learn, 'label_smooth', None)
+    if cb is not None and isinstance(cb.smoother, Forward): return
+    of_the_task = {} if cb is None else dict(targ_idx=cb.targ_idx, n=cb.n)
     learn.remove_cb(LabelSmooth)
-    learn.add_cb(LabelSmooth(0.2, mode='forward')) # 0.1 finds fewer: the matrix is estimated afterwards in any case
+    # 0.1 finds fewer: the matrix is estimated afterwards in any case
+    learn.add_cb(LabelSmooth(0.2, mode='forward', **of_the_task))
 
 def _as_hard(learn): learn.remove_cb(LabelSmooth)
 
@@ -125,13 +125,15 @@ def label_issues(self:Learner,
     if preds is not None: return _judged(self, *given_preds(self, preds), items, True)
     check_folds(folds, len(items))
     warn_trained(self)
-    done = done_before(self, 'label_issues', folds, n_epoch, repr(lr), seed, len(items))
-    fold = fold_of(labels_of(self, items), folds, seed)
+    targs = labels_of(self, items)
+    some = some_preds(self, items)
+    # raises before the first training what would be raised after it
+    if some is not None: _rows(self, some[np.arange(len(items)) % len(some)], targs, items)
+    fold = fold_of(targs, folds, seed)
     kept = np.ones(len(items), bool)
-    with refits(self, rounds*folds - sum(map(len, done.values())), n_epoch, lr, seed) as fit:
+    with refits(self, rounds*folds, n_epoch, lr, seed) as fit:
         for r in range(rounds):
-            made = out_of_fold(self, fit, done.setdefault(r, {}), items, fold, kept, _as_hard if r else _as_forward)
-            issues = _judged(self, *made, items, r == 0)
+            probs = out_of_fold(self, fit, items, fold, kept, _as_hard if r else _as_forward)
+            issues = _judged(self, probs, targs, items, r == 0)
             kept = ~np.isin(items, issues.index)
-    forget(self)
     return issues

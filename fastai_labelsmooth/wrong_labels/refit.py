@@ -8,74 +8,156 @@ __all__ = ['keep_items', 'without', 'refits']
 # %% ../../nbs/wrong_labels/00_refit.ipynb #rf000004
 import tempfile
 from contextlib import contextmanager, nullcontext
-from functools import lru_cache
 from fastprogress.fastprogress import progress_bar
+from torch.utils.data import DataLoader as TorchDataLoader, Subset
 from fastai.basics import *
+from fastai.callback.data import CollectDataCallback, PartialDL, WeightedDL
+from fastai.callback.hook import ActivationStats
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import *
+from fastai.callback.tracker import TrackerCallback
+from fastai.tabular.core import Tabular, TabWeightedDL
+from fastai.text.data import LMDataLoader, SortedDL
 from ..eps import is_int
 from ..pairing import soft_loss
 from ..interpret.metrics import targ_idx_of
 
 # %% ../../nbs/wrong_labels/00_refit.ipynb #rf000008
-class _Kept:
-    "What a `DataLoader` that leaves items out does in a way of its own"
-    kept = None # positions in its dataset; None: all
-    def get_idxs(self):
-        if self.kept is None: return super().get_idxs()
-        res = []
-        while len(res) < len(self.kept): # once, but for one that draws with replacement, as fastai's tabular one does
-            res += [i for i in super().get_idxs() if i in self.kept]
-        return res[:len(self.kept)]
+class _Subset(Subset):
+    "Some items of any dataset, with its attributes. Those that hold one value for each item are cut alike"
+    def __getattr__(self, k):
+        if k.startswith('__') or k in ('dataset', 'indices'): raise AttributeError(k)
+        res = getattr(self.dataset, k)
+        is_listed = isinstance(res, (list, tuple, L, np.ndarray, Tensor, pd.Series, pd.DataFrame))
+        if not is_listed or len(res) != len(self.dataset): return res
+        return L(res, use_list=None)._get(self.indices)
 
-    def __len__(self):
-        if self.kept is None or self.bs is None: return super().__len__()
-        n = len(self.kept)
-        return n//self.bs if self.drop_last else math.ceil(n/self.bs)
-
-    def new(self, dataset=None, **kwargs):
-        res = super().new(dataset, **kwargs)
-        if dataset is None: res.kept = self.kept
-        return res
-
-    def __reduce__(self): return _unpickled,(type(self).__bases__[1],),self.__dict__
-
-@lru_cache
-def _kept_class(cls): return type(f'Kept{cls.__name__}', (_Kept, cls), {})
-def _unpickled(cls): return object.__new__(_kept_class(cls))
-
-# %% ../../nbs/wrong_labels/00_refit.ipynb #rf000009
-def keep_items(
-    dl:DataLoader, # A fastai `DataLoader` of a dataset with an index
-    items, # Positions in its dataset
-    **kwargs # As for `DataLoader.new`
-) -> DataLoader:
-    "The same `DataLoader` over `items` alone"
-    if not isinstance(dl, DataLoader) or not dl.indexed or dl.n is None:
-        raise TypeError(f"dl={dl!r}: expected a fastai DataLoader whose dataset has an index and a length")
-    kept = {int(i) for i in items}
-    if not kept: raise ValueError("items is empty: expected at least one item to keep")
-    if min(kept) < 0 or max(kept) >= dl.n: raise ValueError(
-        f"items go from {min(kept)} to {max(kept)}: expected positions in the dataset, 0 to {dl.n-1}")
-    if 'wgts' in vars(dl): kwargs['wgts'] = dl.wgts # which `new` forgets
-    if isinstance(dl, _Kept): res,kept = dl.new(**kwargs),kept & (dl.kept or kept)
-    else: res = dl.new(cls=_kept_class(type(dl)), **kwargs)
-    res.kept = kept
+def subset(
+    dataset, # Anything with an index and a length
+    items # Positions in it, in the order they shall have
+):
+    "A dataset of `items` alone"
+    items = [int(i) for i in items]
+    is_fastais = type(dataset).__getitem__ in (Datasets.__getitem__, TfmdLists.__getitem__)
+    if not is_fastais and not isinstance(dataset, Tabular): return _Subset(dataset, items)
+    res = copy(dataset)
+    vars(res).pop('dataloaders', None) # a method that is bound to the whole
+    if isinstance(dataset, Datasets):
+        res.tls = L(subset(tl, items) for tl in dataset.tls)
+    elif isinstance(dataset, Tabular):
+        res.items = dataset.items.iloc[items].copy()
+        res.split = len(items)
+    else: res.items = dataset._get(items)
     return res
 
-# %% ../../nbs/wrong_labels/00_refit.ipynb #rf000021
+# %% ../../nbs/wrong_labels/00_refit.ipynb #rf000009
+def _is_fastais(method): return (getattr(method, '__module__', None) or '').startswith('fastai.')
+
+def check_dl(
+    dl # A training `DataLoader`
+):
+    "Raise for a `DataLoader` of which no items can be left out"
+    expected = "expected a fastai DataLoader whose dataset has an index and a length"
+    if not isinstance(dl, DataLoader): raise TypeError(f"dls.train={dl!r}: {expected}")
+    if isinstance(dl, LMDataLoader): raise TypeError(
+        "dls.train is a language model's, whose items are pieces of one long text: expected items with a target each")
+    if dl.bs is None: raise TypeError(
+        "dls.train has bs=None, so its batches were made beforehand: expected a dataset of single items and a bs")
+    if not dl.indexed or dl.n is None: raise TypeError(
+        f"dls.train has a dataset of type {type(dl.dataset).__name__} that can only be iterated over: {expected}")
+    steps = 'create_item', 'do_item', 'sample', 'chunkify', 'create_batches'
+    own = [k for k in steps if not _is_fastais(getattr(dl, k))]
+    if own: raise TypeError(
+        f"dls.train has its own `{own[0]}`, so which item of the dataset it takes is not known: expected fastai's")
+
 def items_of(
     dl:DataLoader # Of a dataset with an index
 ) -> np.ndarray: # Positions in the dataset, in their order
-    "The items of a `DataLoader`, without those that it leaves out"
-    return np.array(sorted(dl.kept)) if isinstance(dl, _Kept) and dl.kept else np.arange(dl.n)
+    "The items of a training `DataLoader`"
+    check_dl(dl)
+    return np.arange(dl.n)
+
+# %% ../../nbs/wrong_labels/00_refit.ipynb #rf100002
+def copied(
+    name:str, # What it is: for the error
+    o, # What to copy
+    memo:dict # As for `deepcopy`
+):
+    "A deep copy, or an error that says what cannot be copied"
+    try: return deepcopy(o, memo)
+    except Exception as e:
+        raise TypeError(f"{name} cannot be copied ({e}), and each training uses a copy: "
+                        "expected no open file, lock or generator in it") from e
+
+def _copied_dl(dl, memo=None):
+    "A `DataLoader` that shares nothing with `dl` but the dataset. What is none, such as a list of batches, is shared"
+    if not isinstance(dl, (DataLoader, TorchDataLoader)): return dl
+    memo = {} if memo is None else memo
+    memo[id(dl.dataset)] = dl.dataset
+    res = copied(f'the {type(dl).__name__}', dl, memo)
+    if isinstance(dl, DataLoader): res.rng = random.Random(random.randint(0, 2**32-1)) # as a new one
+    return res
+
+# %% ../../nbs/wrong_labels/00_refit.ipynb #rf100003
+class _Skips:
+    "Draws as a `DataLoader` does, without the items that are left out, and counts those that are kept"
+    def __init__(self, dl, items):
+        self.dl = dl
+        self.at = {int(item): i for i,item in enumerate(items)}
+
+    def __call__(self):
+        self.dl.randomize() # as for each epoch
+        self.dl.before_iter()
+        return [self.at[int(i)] for i in self.dl.get_idxs() if int(i) in self.at]
+
+    def __deepcopy__(self, memo):
+        res = copy(self)
+        res.dl = _copied_dl(self.dl, memo) # of the same dataset
+        return res
+
+def _cut_state(dl, items):
+    "What fastai's samplers know of each item"
+    if isinstance(dl, (WeightedDL, TabWeightedDL)):
+        wgts = dl.wgts[items]
+        if wgts.sum() == 0: raise ValueError(
+            f"dls.train has weight 0 for each of the {len(items)} items that are kept: expected one above 0")
+        dl.wgts = wgts/wgts.sum()
+    if isinstance(dl, SortedDL):
+        dl.res = [dl.res[i] for i in items]
+        dl.idx_max = np.argmax(dl.res)
+    if isinstance(dl, PartialDL) and dl.partial_n is not None: dl.partial_n = min(dl.partial_n, len(items))
+
+def _cut(dl, items):
+    "Leave items out of a `DataLoader`, in place"
+    if _is_fastais(dl.get_idxs) and _is_fastais(dl.shuffle_fn): _cut_state(dl, items)
+    else: dl.get_idxs = _Skips(_copied_dl(dl), items)
+    dl.dataset = subset(dl.dataset, items)
+    dl.n = len(items)
+    with no_random(): n_drawn = len(list(_copied_dl(dl).get_idxs()))
+    if not n_drawn: raise ValueError(f"dls.train draws none of the {len(items)} items that are kept: expected some")
+    if dl.drop_last: dl.bs = min(dl.bs, n_drawn) # or nothing is left
+
+# %% ../../nbs/wrong_labels/00_refit.ipynb #rf100004
+def keep_items(
+    dl:DataLoader, # A fastai `DataLoader` of a dataset with an index
+    items # Positions in its dataset
+) -> DataLoader: # Its batches are smaller if it drops the last one and has too few items for one
+    "The same `DataLoader` over `items` alone, in the order of the dataset if it does not shuffle"
+    check_dl(dl)
+    items = np.unique([int(i) for i in items])
+    if not len(items): raise ValueError("items is empty: expected at least one item to keep")
+    if items[0] < 0 or items[-1] >= dl.n: raise ValueError(
+        f"items go from {items[0]} to {items[-1]}: expected positions in the dataset, 0 to {dl.n-1}")
+    res = _copied_dl(dl)
+    _cut(res, items)
+    return res
 
 # %% ../../nbs/wrong_labels/00_refit.ipynb #rf000022
 def without(
     dls:DataLoaders, # Of a Learner
-    items # Positions in the training dataset, such as `issues.index`
-) -> DataLoaders: # The same, its training items less these
-    "To train on without some items, whose epochs are shorter: `learn.dls = without(learn.dls, issues.index)`"
+    items # Positions in `dls.train_ds`, such as `issues.index`
+) -> DataLoaders: # The same, its training set less these items
+    "To train without some items: `learn.dls = without(learn.dls, issues.index)`"
     res = copy(dls)
     kept = np.setdiff1d(items_of(dls.train), np.asarray(items, dtype=int))
     res.loaders = [keep_items(dls.train, kept), *dls.loaders[1:]]
@@ -87,31 +169,54 @@ class _Tick(Callback):
     def __init__(self, tick): self.tick = tick
     def after_epoch(self): self.tick()
 
-def _computed(model):
-    "Results of earlier passes that modules keep, as a recurrent net does its dropped weights: torch copies none"
-    for module in model.modules():
-        for o in vars(module).values():
+# fastai's modules whose callbacks look at training, write or plot. Two of them seem to shape it, but a twin trains for
+# `n_epoch` epochs on a one-cycle schedule: this leaves nothing to EarlyStopping or to ReduceLROnPlateau
+_looking = {f'fastai.callback.{k}' for k in 'azureml captum comet neptune progress tensorboard tracker wandb'.split()}
+
+def _only_looks(cb):
+    "Whether a callback is one of fastai's that do not shape training, or a kind of it"
+    if isinstance(cb, (Recorder, CollectDataCallback, FetchPredsCallback, ActivationStats)): return True
+    return any(cls.__module__ in _looking and cls is not TrackerCallback for cls in type(cb).__mro__)
+
+def _computed(learn):
+    "Results of earlier batches, kept by modules (dropped weights of a recurrent net) or callbacks: torch copies none"
+    for owner in [learn, *learn.model.modules(), *learn.cbs, *learn.metrics]:
+        for o in vars(owner).values():
             for t in o if isinstance(o, (list, tuple)) else [o]:
                 if isinstance(t, Tensor) and not t.is_leaf: yield t
 
+class _Folder(type(Path())):
+    "A folder that an absolute name does not lead out of: fastai writes to `path/model_dir/name`"
+    def __truediv__(self, name):
+        name = Path(name)
+        return super().__truediv__(name.name if name.is_absolute() else name)
+
+# %% ../../nbs/wrong_labels/00_refit.ipynb #rf100007
 def twin(
     learn:Learner,
-    path, # Where its callbacks may write
+    path, # Folder to write to
     items=None # Positions in the training dataset to train on; all of them if None
 ) -> Learner:
-    "A copy of `learn` that trains from the same weights: its own model, callbacks, loss and `DataLoader`s, quiet"
-    # what is frozen stays so: the copied parameters say themselves whether they are trained
-    dls,res = copy(learn.dls),copy(learn)
-    dls.loaders = [dl.new() if isinstance(dl, DataLoader) else dl for dl in learn.dls.loaders]
-    if items is not None: dls.train = keep_items(learn.dls.train, items)
-    shared = [(learn, res), (learn.dls, dls), (learn.opt, None), (getattr(learn, 'loss_grad', None), None)]
-    memo = {id(old): new for old,new in shared}
-    memo.update({id(t): t.detach().clone() for t in _computed(learn.model)})
-    for k in ('model', 'loss_func', '_metrics'): setattr(res, k, deepcopy(getattr(learn, k), memo))
-    for cb in learn.cbs: res.__dict__.pop(cb.name, None)
-    res.cbs = L(deepcopy(cb, memo) for cb in learn.cbs if not isinstance(cb, ProgressCallback))
+    """A quiet copy of `learn` that trains as it does, from the same weights, and shares only its datasets. What is
+    frozen stays so: the copied parameters say themselves whether they are trained"""
+    res = copy(learn)
+    dls = copy(learn.dls)
+    memo = {id(learn): res, id(learn.dls): dls}
+    memo.update({id(t): t.detach().clone() for t in _computed(learn)})
+    res._end_cleanup() # what an interrupted batch left
+    for name in ('loss_grad', *(cb.name for cb in learn.cbs)): vars(res).pop(name, None)
+    res.dls = dls
+    res.opt = None
+    res.cbs = L()
+    res.logger,res.create_mbar = noop,False
+    dls.loaders = [_copied_dl(dl, memo) for dl in learn.dls.loaders]
+    if items is not None: _cut(dls.train, items)
+    for k,v in list(vars(res).items()):
+        if k not in ('dls', 'cbs', 'lock'): vars(res)[k] = copied(f"learn.{k.strip('_')}", v, memo)
+    res.cbs = L(copied(f'the callback {cb!r}', cb, memo) for cb in learn.cbs if not _only_looks(cb))
     for cb in res.cbs: setattr(res, cb.name, cb)
-    res.dls,res.path,res.opt,res.logger,res.create_mbar = dls,Path(path),None,noop,False
+    res.add_cb(Recorder()) # whatever the learner's is set to
+    res.path = dls.path = _Folder(path)
     return res
 
 # %% ../../nbs/wrong_labels/00_refit.ipynb #rf000014
@@ -147,29 +252,97 @@ def refits(
             return res
         yield fit
 
+# %% ../../nbs/wrong_labels/00_refit.ipynb #rf100008
+@contextmanager
+def untrained(
+    learn:Learner
+):
+    "A twin to ask before the first training, so that what has to be refused is refused then"
+    with tempfile.TemporaryDirectory() as path, no_random(): yield twin(learn, path)
+
+def untrained_preds(
+    learn:Learner, # A twin
+    dl # Batches
+): # None where it cannot say
+    "What an untrained twin predicts. It may fail where training does not, in a callback that expects to have trained"
+    try: return learn.get_preds(dl=dl, with_targs=False, act=noop, reorder=False)[0]
+    except Exception: return None
+
 # %% ../../nbs/wrong_labels/00_refit.ipynb #rf000015
 def activation_of(loss_func):
     "What makes probabilities of logits; a raw torch loss does not say"
     return getattr(loss_func, 'activation', None) or soft_loss(loss_func).activation
 
 # %% ../../nbs/wrong_labels/00_refit.ipynb #rf000018
+@contextmanager
+def in_order(
+    dl:DataLoader, # A training `DataLoader`
+    items # Positions in its dataset
+):
+    "A `DataLoader` of `items` in their order, without what fastai's datasets do at random in training"
+    res = _copied_dl(dl)
+    res.dataset = subset(dl.dataset, items)
+    res.n = len(items)
+    res.get_idxs = partial(list, range(len(items)))
+    res.drop_last = False
+    as_valid = getattr(res.dataset, 'set_split_idx', None)
+    with as_valid(1) if as_valid else nullcontext(): yield res
+
+def _probs(learn, preds, items):
+    "Probabilities of items, from what the model says of them"
+    if not isinstance(preds, Tensor) or len(preds) != len(items): raise TypeError(
+        f"the model's predictions for {len(items)} items are a {type(preds).__name__} of length {len(preds)}: "
+        "expected one tensor with a row for each item")
+    return activation_of(learn.loss_func)(preds)
+
 def train_preds(
     learn:Learner, # A twin
     dl:DataLoader, # The training `DataLoader` of the learner that it is the twin of
-    items # Positions in its dataset
-) -> tuple: # (predictions, targets), in the order of the dataset
+    items # Positions in its dataset, in their order
+) -> Tensor: # A row for each item
     "Predictions for training items, without augmentation"
-    dl = keep_items(dl, items, shuffle=False, drop_last=False)
-    as_valid = getattr(dl.dataset, 'set_split_idx', None) # what the dataset does at random is turned off
-    with as_valid(1) if as_valid else nullcontext():
-        return learn.get_preds(dl=dl, act=activation_of(learn.loss_func))
+    with in_order(dl, items) as dl: preds = learn.get_preds(dl=dl, with_targs=False, act=noop, reorder=False)[0]
+    return _probs(learn, preds, items)
+
+def some_preds(
+    learn:Learner,
+    items # Positions in its training dataset, in their order
+) -> Tensor: # None where it cannot be known
+    "Predictions of an untrained twin for the first batch of items"
+    items = items[:learn.dls.train.bs]
+    with untrained(learn) as probe, in_order(learn.dls.train, items) as dl:
+        preds = untrained_preds(probe, dl)
+        return None if preds is None else _probs(probe, preds, items)
 
 # %% ../../nbs/wrong_labels/00_refit.ipynb #efcba2c4
-def labels_of(learn, items):
-    "Targets of training items, in the order of the dataset"
-    n_inp,i = getattr(learn.dls, 'n_inp', 1),targ_idx_of(learn)
-    with no_random(): # a new `DataLoader` draws a seed
-        dl = keep_items(learn.dls.train, items, shuffle=False, drop_last=False)
-        targ = torch.cat([to_cpu(b[n_inp:][i]) for b in dl]).as_subclass(Tensor)
-    return targ[np.argsort(list(dl.get_idxs()))]
+def targ_of(
+    learn:Learner,
+    b # A batch
+):
+    "The target of a batch: the Learner says which of its tensors are inputs, `LabelSmooth(targ_idx=)` which target"
+    probe = copy(learn)
+    probe._split(b)
+    yb = probe.yb
+    i = targ_idx_of(learn)
+    if not len(yb): raise ValueError(f"the training batches have {len(b)} tensors, all inputs: expected a target")
+    if len(yb) > 1 and not hasattr(learn, 'label_smooth'): raise ValueError(
+        f"the training batches have {len(yb)} targets: expected one, or a LabelSmooth(targ_idx=...) that says which")
+    if not -len(yb) <= i < len(yb): raise ValueError(
+        f"targ_idx={i}: expected one of the batch's {len(yb)} targets, counted from 0")
+    return yb[i]
 
+def labels_of(
+    learn:Learner,
+    items # Positions in the training dataset, in their order
+) -> Tensor:
+    "Targets of training items, in the order of the dataset"
+    with no_random(), in_order(learn.dls.train, items) as dl:
+        batches = [to_cpu(targ_of(learn, b)) for b in dl]
+    shapes = {tuple(b.shape[1:]) for b in batches}
+    if len(shapes) != 1: raise ValueError(
+        f"the targets have shapes {sorted(shapes)} from batch to batch: expected the same for all items")
+    res = torch.cat(batches).as_subclass(Tensor)
+    if len(res) != len(items): raise ValueError(
+        f"dls.train gives {len(res)} targets for {len(items)} items, so it skips items or makes some of its own: "
+        "expected one target for each item")
+    return res
