@@ -59,6 +59,8 @@ _hints = {'NLLLoss': "; without the model's last log_softmax: nn.CrossEntropyLos
 
 def _hint(loss_func):
     "What to do about a loss that many have in place of one that can be paired"
+    if isinstance(loss_func, (CrossEntropyLossFlat, nn.CrossEntropyLoss)):
+        return "; it is a subclass, which may be another loss: derive it from SoftCrossEntropyLossFlat"
     inner = getattr(loss_func, 'func', loss_func)
     return _hints.get(getattr(inner, '__name__', type(inner).__name__), '')
 

@@ -435,3 +435,43 @@ def test_temperature_through_the_noise(sigmoid):
     assert plain.calibrate() > 3
     T = torch.full((5, 5), .3/4).fill_diagonal_(.7)
     if not sigmoid: assert temperature(learner(z, y, loss, cbs=LabelSmooth(mode=Forward(T)))) == pytest.approx(temperature(noisy), rel=1e-4)
+
+# A temperature that is not to be trusted is an error
+
+def test_a_temperature_that_runs_away_is_refused():
+    z,y = softmax_data()
+    for targ in ((y+1)%5, z.argmin(1)): # shifted, inverted
+        learn = learner(z, targ, CrossEntropyLossFlat())
+        act = learn.loss_func.activation
+        with pytest.raises(ValueError, match='rises to 100'): learn.calibrate()
+        assert learn.loss_func.activation == act
+    with pytest.raises(ValueError, match='same logit'): temperature(learner(torch.zeros(50, 5), y[:50], CrossEntropyLossFlat()))
+    with pytest.raises(ValueError, match='falls to 0.01'): temperature(learner(z*1e-6, y, CrossEntropyLossFlat()))
+
+def test_the_temperature_is_that_of_torchs_optimizer():
+    z,y = softmax_data()
+    log_t = torch.zeros((), dtype=torch.double, requires_grad=True)
+    opt = torch.optim.LBFGS([log_t], max_iter=100, line_search_fn='strong_wolfe', tolerance_change=1e-12)
+    def nll():
+        opt.zero_grad()
+        loss = F.cross_entropy(z.double()/log_t.exp(), y)
+        loss.backward()
+        return loss
+    opt.step(nll)
+    assert temperature(learner(z, y, CrossEntropyLossFlat())) == pytest.approx(log_t.exp().item(), rel=1e-5)
+
+def test_a_temperature_through_the_noise():
+    "The labels are wrong, the temperature is that of the clean classes"
+    z = torch.randn(10_000, 4)*2
+    clean = torch.distributions.Categorical(logits=z).sample()
+    T = torch.eye(4)*.6+.1
+    noisy = torch.distributions.Categorical(probs=T[clean]).sample()
+    for cb in (lambda: LabelSmooth(mode=Forward(T)), lambda: LabelSmooth(.3, 'forward')):
+        assert temperature(learner(2*z, noisy, CrossEntropyLossFlat(), cbs=cb())) == pytest.approx(2, abs=.15)
+        pixels,mask = 2*z.view(50, 200, 4).transpose(1, 2),noisy.view(50, 200)
+        assert temperature(learner(pixels, mask, CrossEntropyLossFlat(axis=1), cbs=cb())) == pytest.approx(2, abs=.15)
+    s = torch.randn(10_000, 2)*2
+    truth = torch.bernoulli(s.sigmoid())
+    seen = truth*(torch.rand_like(truth) > .4)
+    found = temperature(learner(3*s, seen, BCEWithLogitsLossFlat(), cbs=LabelSmooth((.4, 0.), 'forward')))
+    assert found == pytest.approx(3, abs=.2)

@@ -4,6 +4,7 @@ import pytest
 from fastai.basics import *
 from fastai.callback.progress import CSVLogger
 from fastai_labelsmooth.all import *
+from fastai_labelsmooth.interpret.metrics import adaptive_calibration_error
 from helpers import digits_learner, logits_learner as learner, multi_data, seg_data, softmax_data
 
 def test_bins_by_hand():

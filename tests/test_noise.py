@@ -11,6 +11,8 @@ from fastai.text.all import AWD_LSTM, TextDataLoaders, text_classifier_learner
 from fastai.text.models.awdlstm import awd_lstm_clas_config
 from sklearn.datasets import load_breast_cancer
 from fastai_labelsmooth.all import *
+from fastai_labelsmooth.wrong_labels.refit import refits
+from fastai_labelsmooth.wrong_labels.noise import confident_joint, noise_of
 from helpers import digits_dls, digits_learner, quiet, weights
 
 @pytest.fixture(autouse=True)
@@ -333,20 +335,6 @@ def test_eps_from_noise_by_counting():
     assert abs(e1-(~truth[seen]).mean()) < .005 and abs(e0-truth[~seen].mean()) < .005
     for args,message in (((1., 0., .3), 'miss=1.0'), ((.6, .5, .3), 'sum below 1'), ((.1, .1, 1.), 'prior=1.0')):
         with pytest.raises(ValueError, match=message): eps_from_noise(*args)
-
-def test_temperature_through_the_noise():
-    z = torch.randn(10_000, 4)*2
-    clean = torch.distributions.Categorical(logits=z).sample()
-    T = torch.eye(4)*.6+.1
-    noisy = torch.distributions.Categorical(probs=T[clean]).sample()
-    for smoother,eps in ((Forward(T), None), (Forward(), .3)):
-        assert abs(noisy_temperature(2*z, noisy, smoother, eps)-2) < .15
-        segment = 2*z.view(50, 200, 4).transpose(1, 2)
-        assert abs(noisy_temperature(segment, noisy.view(50, 200), smoother, eps)-2) < .15
-    s = torch.randn(10_000, 2)*2
-    truth = torch.bernoulli(s.sigmoid())
-    seen = truth*(torch.rand_like(truth) > .4)
-    assert abs(noisy_temperature(3*s, seen, Forward(), (.4, 0.), Task(sigmoid=True))-3) < .2
 
 def test_two_numbers_of_a_sigmoid_loss_are_asked_back():
     "A pair, as `LabelSmooth` takes it, or two values to try?"

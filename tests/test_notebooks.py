@@ -6,7 +6,9 @@ from execnb.shell import CaptureShell
 from fastcore.nbio import read_nb
 
 nbs = Path(__file__).parent.parent/'nbs'
-quick = ['00_eps', '00_lazy', '01_targets', '02_losses', '03_tasks', 'smoothers/00_core', 'guides/how_it_works', 'guides/own_smoother'] # they train nothing, and are the same every time
+# they train nothing, and are the same every time
+quick = ['00_eps', '01_targets', '02_losses', '03_pairing', 'smoothers/00_core', 'smoothers/05_forward', 'guides/how_it_works',
+         'guides/own_smoother']
 number = re.compile(r'-?\d+\.?\d*(?:e-?\d+)?')
 
 def texts(nb):

@@ -165,3 +165,17 @@ def test_plot_targets_of_a_smoother():
     plot_targets(.2, 4, Uniform('paper'), y=1)
     assert heights(plt.gca())[1] == pytest.approx([.05, .85, .05, .05])
     with pytest.raises(ValueError, match='eps=0.8'): plot_targets(.8, 4)
+
+def test_show_batch_goes_through_the_callbacks():
+    "One of them may unpack what the model gives"
+    class Dict(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+        def forward(self, x): return {'logits': self.model(x)}
+    class Unpack(Callback):
+        def after_pred(self): self.learn.pred = self.pred['logits']
+    learn = digits_learner([LabelSmooth(.1), Unpack()])
+    learn.model = Dict(learn.model)
+    learn.label_smooth.show_batch(max_n=2)
+    assert all(soft == pytest.approx([.9 if o else .1/9 for o in hard]) for hard,soft in map(heights, plt.gcf().axes[2:]))

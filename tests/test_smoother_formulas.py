@@ -456,3 +456,21 @@ def test_the_wrong_number_of_classes_is_known_before_training():
         before = weights(learn).clone()
         with pytest.raises(ValueError, match='10'): learn.fit(1)
         assert before.equal(weights(learn))
+
+# What must be refused in words
+
+@pytest.mark.parametrize('call,error,says', [
+    pytest.param(lambda: Rows(torch.eye(3)), ValueError, 'all its mass on the diagonal', id='no mass off the diagonal'),
+    pytest.param(lambda: LabelSmooth(.6, Priors([1, 0, 0])).smoother.check(.6, Task(3, sigmoid=False)), ValueError,
+                 'eps < 0.5', id='one class alone'),
+    pytest.param(lambda: LabelSmooth(.7, 'forward', n=3), ValueError, "eps=0.7 with n=3 in mode='forward'", id='forward')])
+def test_refused_in_words(call, error, says):
+    with pytest.raises(error, match=says): call()
+
+def test_repr_says_how_much_and_where():
+    assert repr(LabelSmooth(.2, 'forward')) == "LabelSmooth(eps=0.2, mode='forward')"
+
+def test_a_narrow_window_still_sees_the_nearest_neighbours():
+    mask = tensor([[[0, 1, 0]]*3])
+    soft = Spatial(3, .05)(mask, batch(2, .5, sigmoid=False))
+    assert soft[0, 0, 1, 1] == pytest.approx(.25) # two of the four nearest are 0

@@ -184,7 +184,7 @@ def test_the_loss_is_that_of_the_dense_form(name, where):
     loss = soft_cross_entropy(z, soft, task.axis, reduction='sum')
     want = -(dense(soft).double()*z.log_softmax(task.axis)).sum()
     if entry.penalty:
-        label = dense(one_hot(targ, task)).double()
+        label = dense(hard_target(targ, task)).double()
         each = -(label*z.log_softmax(task.axis)).sum(task.axis) + batch.eps*entry.penalty(z, task.axis)
         want = (each*counts(targ, task)).sum()
     assert_close(loss, want, rtol=1e-5, atol=1e-5)

@@ -324,3 +324,24 @@ def test_timm():
     learn.fit(1)
     for pred,(y,),got in zip(spy.preds, spy.hard, spy.losses): assert got.item() == pytest.approx(paper(pred, y, .1).item(), rel=1e-5)
     assert_close(learn.get_preds()[0].sum(1), torch.ones(2))
+
+# Hints for losses and axes that are nearly right
+
+@pytest.mark.parametrize('loss,says', [
+    pytest.param(nn.NLLLoss(), 'without the model.s last log_softmax: nn.CrossEntropyLoss', id='NLLLoss'),
+    pytest.param(F.nll_loss, 'without the model.s last log_softmax', id='nll_loss'),
+    pytest.param(nn.BCELoss(), 'without the model.s last sigmoid: nn.BCEWithLogitsLoss', id='BCELoss'),
+    pytest.param(BCELossFlat(), 'without the model.s last sigmoid', id='BCELossFlat'),
+    pytest.param(type('Mine', (CrossEntropyLossFlat,), {})(), 'derive it from SoftCrossEntropyLossFlat', id='subclass')])
+def test_a_loss_that_is_nearly_right_gets_a_hint(loss, says):
+    with pytest.raises(TypeError, match=says): soft_loss(loss)
+
+def test_masks_without_axis_1_are_asked_for_it():
+    items = [(torch.randn(3, 8, 8), torch.randint(0, 4, (8, 8))) for _ in range(8)]
+    learn = make(items, nn.Conv2d(3, 4, 1), CrossEntropyLossFlat(), [LabelSmooth()])
+    with pytest.raises(ValueError, match='was axis=1 meant'): learn.fit(1)
+
+def test_what_does_not_flatten_has_torchs_class_axis():
+    z,y = torch.randn(2, 3, 5, 4),torch.randint(0, 3, (2, 5, 4))
+    loss = CrossEntropyLossFlat(flatten=False)
+    assert_close(soft_loss(loss)(z, y), loss(z, y))

@@ -13,6 +13,7 @@ from fastai.text.all import *
 from fastai.vision.all import *
 from fastai.tabular.all import *
 from fastai_labelsmooth.all import *
+from fastai_labelsmooth.votes import TensorVotes, Votes, ReadVotes
 from helpers import quiet, weights
 import fastai.callback.fp16
 
@@ -474,3 +475,14 @@ def test_temperature_of_votes():
     assert abs(best['votes']/best['majority']-1) > .05
     nll = CalibrationInterpretation.from_learner(learn).summary().loc['all', 'negative log-likelihood']
     assert nll == pytest.approx(F.cross_entropy(logits, votes).item(), rel=1e-5)
+
+def test_logits_are_not_read_as_shares():
+    "Of a raw torch loss, which has no activation"
+    read = ReadVotes(['a', 'b', 'c'])
+    with pytest.raises(ValueError, match='no shares.*VotesLossFlat'): read.decode(TensorVotes([-.22, .28, -.04]))
+
+def test_votes_kl_with_a_masked_class():
+    "No mass on an impossible class costs nothing"
+    pred,votes = torch.tensor([[1., -math.inf, 0.]]),torch.tensor([[.5, 0., .5]])
+    p = pred[0, [0, 2]].softmax(0)
+    assert VotesKL().func(pred, votes) == pytest.approx((-(.5*p.log()).sum() - math.log(2)).item(), abs=1e-6)

@@ -12,9 +12,10 @@ from matplotlib.colors import ListedColormap
 from torch import Tensor
 from fastai.basics import (Callback, CancelBatchException, batch_to_samples, ifnone, is_listy, no_random, noop, patch,
                            show_image, to_detach)
+from fastai.callback.progress import * # `no_bar`
 from fastai.tabular.core import TabDataLoader
 from ..eps import is_int
-from ..targets import check_soft, fit_targets, one_hot
+from ..targets import check_soft, fit_targets, hard_target
 from ..pairing import Task, task_of
 from ..smoothers.core import Batch
 from ..smoothers.model import evaluating
@@ -72,7 +73,7 @@ class _Look(Callback):
 def _hard_and_soft(cb, b):
     "Targets before and after smoothing, with the class axis last (sigmoid: as it is), and the task"
     look,learn = _Look(),cb.learn
-    with no_random(), evaluating(learn.model):
+    with no_random(), evaluating(learn.model), learn.no_bar():
         learn.get_preds(dl=[b], with_preds=False, with_targs=False, act=noop, cbs=look)
     pred,xb,yb = look.given
     if not -len(yb) <= cb.targ_idx < len(yb): raise ValueError(
@@ -81,7 +82,7 @@ def _hard_and_soft(cb, b):
     eps = cb.eps(0.) if callable(cb.eps) else cb.eps
     cb.smoother.check(eps, task)
     targ = fit_targets(yb[cb.targ_idx], task, pred if cb.n is None else None)
-    hard,soft = one_hot(targ, task),cb.smoother(targ, Batch(task, eps, pred, xb))
+    hard,soft = hard_target(targ, task),cb.smoother(targ, Batch(task, eps, pred, xb))
     check_soft(soft, task, *((pred.shape, targ) if cb.n is None else ()))
     res = [_plain(hard),_plain(soft)]
     return [o if task.sigmoid else o.movedim(task.axis, -1) for o in res],task

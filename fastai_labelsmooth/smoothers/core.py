@@ -11,7 +11,7 @@ from numbers import Real
 from typing import NamedTuple
 from torch import Tensor
 from ..eps import check_eps, check_mode, on_off, binary_on_off
-from ..targets import (SoftTarget, check_index, class_vector, one_hot, smooth_binary, smooth_labels,
+from ..targets import (SoftTarget, check_index, class_vector, hard_target, smooth_binary, smooth_labels,
                                         split_ignored)
 from ..pairing import Task
 
@@ -129,7 +129,7 @@ def add_rest(
     task:Task
 ) -> Tensor: # Dense: `on*y + share*rest`; zeros where ignored
     "A label, and a share of something else; ValueError for targets out of range"
-    y = one_hot(targ, task)
+    y = hard_target(targ, task)
     if not isinstance(y, SoftTarget): return (on*y + share*rest) * y.any(task.axis, keepdim=True)
     if rest.shape != y.shape: raise ValueError(f"targ has shape {tuple(targ.shape)}: expected class indices "
         f"for logits of shape {tuple(rest.shape)} with class axis {task.axis}")
@@ -155,12 +155,12 @@ class Mixture(Smoother):
     def __call__(self, targ, batch):
         task,eps = batch.task,batch.eps
         if task.sigmoid: return self.mix_labels(targ, batch)
-        if not eps: return one_hot(targ, task)
+        if not eps: return hard_target(targ, task)
         return add_rest(targ, 1-eps, self.rest(targ, batch), eps, task)
 
     def mix_labels(self, targ, batch):
         "The mixture for labels that are scored one by one, in the shape of `targ`"
-        targ = one_hot(targ, batch.task)
+        targ = hard_target(targ, batch.task)
         fits = isinstance(batch.pred, Tensor) and batch.pred.numel() == targ.numel()
         y = targ.view(batch.pred.shape) if fits else targ
         return _mix_binary(y, self.rest(y, batch), batch.eps).view(targ.shape)
@@ -186,5 +186,5 @@ class ByClass(Mixture):
         r = self.table(batch)
         if r.ndim == 2: return super().__call__(targ, batch)
         off = eps*r.to(targ.device, non_blocking=True)
-        hard = one_hot(targ, task)
+        hard = hard_target(targ, task)
         return SoftTarget(hard.index, task.n, 1-eps+off, off, task.axis, hard.ignore_index)

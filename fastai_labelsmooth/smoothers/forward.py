@@ -11,7 +11,7 @@ import numpy as np
 import torch, torch.nn.functional as F
 from torch import Tensor
 from ..eps import binary_on_off
-from ..targets import is_eager, one_hot
+from ..targets import is_eager, hard_target
 from ..pairing import Task
 from .core import Smoother, by_order
 
@@ -103,7 +103,7 @@ class Forward(Smoother):
         if task.n not in (None, n): raise ValueError(
             f"T is of {n} classes: expected the n={task.n} classes of the predictions")
 
-    def __call__(self, targ, batch): return one_hot(targ, batch.task)
+    def __call__(self, targ, batch): return hard_target(targ, batch.task)
 
     def observed(self, pred, batch):
         task,eps = batch.task,batch.eps

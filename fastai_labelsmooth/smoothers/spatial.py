@@ -9,7 +9,7 @@ __all__ = ['Spatial']
 import torch, torch.nn.functional as F
 from torch import Tensor
 from ..eps import is_int
-from ..targets import one_hot
+from ..targets import hard_target
 from .core import Mixture, check_positive
 
 # %% ../../nbs/smoothers/03_spatial.ipynb #sp000009
@@ -35,7 +35,7 @@ class Spatial(Mixture):
 
     def rest(self, targ, batch):
         task = batch.task
-        y = one_hot(targ, task)*1. # written out
+        y = hard_target(targ, task)*1. # written out
         axis = task.axis % y.ndim
         y = y.movedim(axis, 1)
         keep = torch.ones_like(y[:,:1]) if task.sigmoid else y.any(1, keepdim=True).to(y.dtype)
