@@ -25,8 +25,8 @@ def smoothers(n, spatial):
 def step(mode, loss, z, y, axis, teacher):
     z.grad = None
     eps = None if mode.default_eps is None else 0.1
-    soft = mode(y, Batch(Task(z.shape[axis], axis, -100, False), eps, z.detach(), (teacher,)))
-    loss(z, soft).backward()
+    batch = Batch(Task(z.shape[axis], axis, -100, False), eps, z.detach(), (teacher,))
+    loss(mode.observed(z, batch), mode(y, batch)).backward()
 
 def runs(shape, axis):
     "Name -> f() that makes the target, the loss and the gradient"

@@ -10,6 +10,7 @@ from helpers import quiet, run_process
 root = Path(__file__).parent.parent
 sys.path.insert(0, str(root))
 from fastai.basics import CrossEntropyLossFlat, DataLoader, DataLoaders, Learner
+import fastai_labelsmooth.wrong_labels.issues # noqa: F401 (it gives Learners `label_issues`)
 from fastai_labelsmooth.callback import LabelSmooth
 from fastai_labelsmooth.smoothers.forward import Forward
 from study import arms, claims, data, measures, plan, run, stack
@@ -113,8 +114,9 @@ def test_a_matrix_for_each_network_is_forward_with_that_matrix():
     mine = torch.autograd.grad(soft_cross_entropy(z, soft, 2, reduction='sum'), z)[0]
     for k in range(2):
         zk = z[:, k].detach().requires_grad_()
-        soft = Forward(T[k])(targ[:, k], Batch(task._replace(axis=1), None, zk.detach()))
-        theirs = torch.autograd.grad(soft_cross_entropy(zk, soft, 1, reduction='sum'), zk)[0]
+        mode,batch = Forward(T[k]),Batch(task._replace(axis=1), None, zk.detach())
+        loss = soft_cross_entropy(mode.observed(zk, batch), mode(targ[:, k], batch), 1, reduction='sum')
+        theirs = torch.autograd.grad(loss, zk)[0]
         torch.testing.assert_close(mine[:, k], theirs, rtol=1e-4, atol=1e-5)
 
 # The arms
