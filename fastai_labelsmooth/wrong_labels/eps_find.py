@@ -103,6 +103,7 @@ class EpsFind(NamedTuple):
     eps:float|tuple # The best
     table:pd.DataFrame # A row for each eps; `attrs['left_out']` says which cannot be used, and why
 
+# %% ../../nbs/wrong_labels/02_eps_find.ipynb #ace12866
 @patch
 def eps_find(self:Learner,
     n_epoch:int=5, # Epochs of each training, one-cycle; as many as will be trained for, if noise is to show
