@@ -10,7 +10,7 @@ from fastai.basics import *
 from fastai.callback.schedule import LRFinder, ParamScheduler
 from fastai.layers import NoneReduce
 from .eps import is_int
-from .targets import DenseTarget, SoftTarget, check_soft, check_targets, fit_targets
+from .targets import DenseTarget, SoftTarget, check_soft, fit_targets, hard_target
 from .pairing import Task, soft_loss, task_of
 from .smoothers.core import Batch, FromFunction, Smoother, Uniform
 from .smoothers.forward import Forward
@@ -39,8 +39,9 @@ def _check_eps(eps, smoother, task):
 
 # %% ../nbs/10_callback.ipynb #bc48a2e4
 class LabelSmooth(Callback):
-    """Train on smoothed targets: `Learner(..., cbs=LabelSmooth(eps=0.1))`. `mode`: "exact", "paper", "forward" (some
-    labels are wrong), or a `Smoother`. The learner's loss decides the task: see `soft_loss`"""
+    """Train on smoothed targets: `Learner(..., cbs=LabelSmooth(eps=0.1))`. The learner's loss decides the task. `mode`:
+    "exact": the label keeps 1-eps, the other classes share eps. "paper": all classes share eps. "forward": eps of the
+    labels are wrong. Or a `Smoother`"""
     order = 100 # after every callback that changes `learn.pred` at `after_pred`
     name = 'label_smooth'
     def __init__(self,
@@ -65,7 +66,7 @@ class LabelSmooth(Callback):
     def __repr__(self): return f'LabelSmooth(eps={self.eps}, mode={self.mode!r})'
     def __str__(self): return 'LabelSmooth' # the key under which trackers log the arguments
 
-    # An event that a callback lacks is looked up on the Learner and its model: 5 microseconds for each in a batch
+    # Events that do nothing. Without them fastai searches the Learner and its model: 5 microseconds for each in a batch
     before_batch = before_backward = after_backward = before_step = after_step = after_batch = noop
 
 # %% ../nbs/10_callback.ipynb #05de3ae4
@@ -79,7 +80,7 @@ def __setattr__(self:LabelSmooth, name, value):
 def _check_learner(self:LabelSmooth, learn):
     "Raise if this callback is in a Learner already, or the Learner has another one for the same target"
     if self.learn is not None:
-        where = "this Learner already (twice is once too much)" if self.learn is learn else "another Learner"
+        where = "this Learner already" if self.learn is learn else "another Learner"
         raise ValueError(f"this LabelSmooth is in {where}: expected one for each, so `remove_cb` it or make another")
     others = learn._grab_cbs(LabelSmooth)
     if self.targ_idx in others.attrgot('targ_idx'): raise ValueError("LabelSmooth was added to this Learner twice for "
@@ -98,6 +99,8 @@ def _pair(self:LabelSmooth):
     loss_func = self.learn.loss_func
     while mixer := mixer_of(loss_func): loss_func = mixer.old_lf
     paired = soft_loss(loss_func)
+    vocab = getattr(self.learn.dls, 'vocab', None)
+    if is_listy(vocab) and not any(is_listy(o) for o in vocab): self.smoother.by_vocab(vocab) # one target's
     _check_eps(self.eps, self.smoother, task_of(paired, n=self.n))
     self.learn.loss_func = paired
 
@@ -109,15 +112,16 @@ def after_create(self:LabelSmooth):
 @patch
 def before_fit(self:LabelSmooth):
     "Pair the loss again, in case it is another one by now. (fastai validates and predicts in a fit of its own)"
-    # A mixer's loss is here for one of two reasons: an interrupted fit has left it, or an epoch is in its middle
+    # A mixer's loss was left by an interrupted fit: `before_train` drops it. Or this is a `validate` in the middle of
+    # an epoch: `after_fit` puts it back
     self.mixed_loss = self.learn.loss_func if mixer_of(self.learn.loss_func) else None
     self._pair()
     self.used_eps,self.is_checked,self.loss_ndim = [],False,None
-    self.is_probe = len(self.learn._grab_cbs(LRFinder)) > 0 # whose training is undone
+    self.is_probe = len(self.learn._grab_cbs(LRFinder)) > 0 # it undoes its training: nothing is learnt or recorded
 
 @patch
 def before_train(self:LabelSmooth):
-    self.mixed_loss = None # it was left by an interrupted fit
+    self.mixed_loss = None
     if not self.is_probe: self.smoother.before_epoch()
 
 @patch
@@ -140,7 +144,7 @@ def _batch(self:LabelSmooth, loss_func) -> Batch:
     "What the smoother may know"
     learn,pred,eps = self.learn,self.learn.pred,self.eps
     if callable(eps):
-        # outside of a fit fastai says 0: there the value is that of the end
+        # outside of a fit fastai says 0: use the value of the end
         is_outside = not learn.training and not learn.pct_train
         eps = eps(1. if is_outside else min(learn.pct_train, 1.))
     pred = pred.detach() if isinstance(pred, Tensor) else to_detach(pred, cpu=False, gather=False)
@@ -156,7 +160,7 @@ def _target(self:LabelSmooth, yb, batch):
 # %% ../nbs/10_callback.ipynb #9826f554
 @patch
 def _soft(self:LabelSmooth, targ, batch, loss_func):
-    "The soft target"
+    "The soft target, which carries its label where class weights need it"
     soft = self.smoother(targ, batch)
     weighs = getattr(getattr(loss_func, 'func', None), 'weight', None) is not None
     if not weighs or batch.task.sigmoid or isinstance(soft, SoftTarget): return soft
@@ -168,7 +172,7 @@ def _check_first(self:LabelSmooth, targ, batch):
     if isinstance(targ, SoftTarget): raise ValueError(
         f"the target at targ_idx={self.targ_idx} is smoothed already: expected one LabelSmooth for each target")
     _check_eps(self.eps, self.smoother, batch.task)
-    check_targets(targ.cpu(), batch.task)
+    hard_target(targ.cpu(), batch.task) # or an error for what is out of range
     known = (batch.pred.shape, targ) if self.n is None else ()
     check_soft(self.smoother(targ, batch), batch.task, *known)
     self.is_checked = True
@@ -201,10 +205,11 @@ def _mix(self:LabelSmooth, mixer, batch):
 # %% ../nbs/10_callback.ipynb #ac038303
 @patch
 def after_pred(self:LabelSmooth):
-    "The last event before the loss: the target becomes soft, and with `\"forward\"` the prediction that of the label"
+    "The last event before the loss: a soft target for the hard one, and the prediction as the smoother observes it"
     learn,smoother = self.learn,self.smoother
     if not len(learn.yb) or not (learn.training or self.smooth_valid or smoother.in_valid): return
     mixer = mixer_of(learn.loss_func) if learn.training else None
+    if not self.is_checked and not mixer: learn.loss_func = soft_loss(learn.loss_func) # it may have come in mid-fit
     loss_func = mixer.old_lf if mixer else learn.loss_func
     batch = self._batch(loss_func)
     targ = self._target(learn.yb, batch)

@@ -70,7 +70,7 @@ def binary_on_off(
     if len(eps) != 2: raise ValueError(f"eps={eps!r}: expected a number or a pair (for 1, for 0)")
     for e in eps: check_eps(e)
     if not sum(eps) < 1:
-        raise ValueError(f"eps={eps!r}: expected a pair with a sum below 1, or 1 would be smoothed to less than 0")
+        raise ValueError(f"eps={eps!r}: expected a pair with a sum below 1, or a 1 would get a lower target than a 0")
     return 1-eps[0],eps[1]
 
 # %% ../nbs/00_eps.ipynb #in000036

@@ -16,9 +16,9 @@ from .targets import (SoftTarget, check_index, class_index, class_vector, is_eag
 
 # %% ../nbs/02_losses.ipynb #dd8b9806
 class Parts(NamedTuple):
-    """A target as the loss reads it: `off` in every class, and `gap` more in the class of `index`. Values are numbers,
+    """A target as the loss reads it: `base` in every class, and `gap` more in the class of `index`. Values are numbers,
     or tensors that broadcast to the logits; `keep`, `label` and `extra` are without the class axis"""
-    off:float|Tensor # Of every class
+    base:float|Tensor # Of every class; of a dense target all of it
     mass:float|Tensor # Sum over the classes
     keep:Tensor=None # Mask of the positions that count; None where all count
     index:Tensor=None # Class indices that are safe to gather with; None for a dense target
@@ -28,7 +28,7 @@ class Parts(NamedTuple):
 
 # %% ../nbs/02_losses.ipynb #cf1055c7
 def _dense_parts(targ, axis):
-    "A dense target is all `off`"
+    "A dense target is all `base`"
     values = plain(targ)
     mass = values.sum(axis, keepdim=True)
     keep = None if readable(mass) and mass.all() else (mass != 0).squeeze(axis)
@@ -64,7 +64,7 @@ def _item_weight(target, axis, class_weight):
     if class_weight is None: return target.keep
     label,keep = target.label,target.keep
     if target.index is not None: label = target.index.squeeze(axis)
-    elif label is None: label = target.off.argmax(axis)
+    elif label is None: label = target.base.argmax(axis)
     if keep is None: return class_weight[label]
     return class_weight[label.masked_fill(~keep, 0)]*keep
 
@@ -91,11 +91,11 @@ def _keepdim(x, axis): return x.unsqueeze(axis) if isinstance(x, Tensor) and x.n
 
 def _log_likelihood(logp, target, axis):
     "Sum over the classes of target times log-probability, for each position"
-    off = target.off
-    if target.index is None: return dot(off, logp, axis)
+    base = target.base
+    if target.index is None: return dot(base, logp, axis)
     res = (logp.gather(axis, target.index)*target.gap).squeeze(axis)
-    if isinstance(off, Tensor): return res + dot(off, logp, axis)
-    return torch.add(res, logp.sum(axis), alpha=off) if off else res
+    if isinstance(base, Tensor): return res + dot(base, logp, axis)
+    return torch.add(res, logp.sum(axis), alpha=base) if base else res
 
 def _reduced(logp, target, axis, weight, count):
     "The loss from log-probabilities: of each position, or their sum over `count`"
@@ -123,11 +123,11 @@ def _grad_(logp, target, axis, weight, count):
     "The gradient of `_reduced` for the logits, in the memory of their log-probabilities: `scale*(mass*p - target)`"
     scale = 1. if count is None else 1/count
     if weight is not None: scale = _keepdim(scale*weight, axis)
-    grad,off = _scaled_exp_(logp, target.mass*scale),target.off
-    if isinstance(off, Tensor) and isinstance(scale, Tensor):
-        grad.addcmul_(off.to(grad.dtype), scale.to(grad.dtype), value=-1)
-    elif isinstance(off, Tensor): grad.sub_(off, alpha=scale)
-    elif off: grad.sub_(scale*off)
+    grad,base = _scaled_exp_(logp, target.mass*scale),target.base
+    if isinstance(base, Tensor) and isinstance(scale, Tensor):
+        grad.addcmul_(base.to(grad.dtype), scale.to(grad.dtype), value=-1)
+    elif isinstance(base, Tensor): grad.sub_(base, alpha=scale)
+    elif base: grad.sub_(scale*base)
     if target.index is not None:
         index,gap = target.index,target.gap*scale
         if isinstance(gap, Tensor): grad.scatter_add_(axis, index, -gap.to(grad.dtype).expand(index.shape))
@@ -143,14 +143,19 @@ class _FusedCrossEntropy(torch.autograd.Function):
         logp = _log_softmax(inp, axis)
         loss = _reduced(logp, *args)
         if not ctx.needs_input_grad[0]: return loss
-        ctx.save_for_backward(inp)
+        # not saved as torch saves it: the logits may be changed in place, as the gradient is made already
+        ctx.save_for_backward(loss.new_empty(0))
+        ctx.inp,ctx.version = inp,inp._version
         ctx.args,ctx.grad = args,_grad_(logp, *args)
         return loss
 
     @staticmethod
     def backward(ctx, grad):
-        (inp,),args = ctx.saved_tensors,ctx.args
+        _,inp,args = ctx.saved_tensors,ctx.inp,ctx.args # the first: or an error, after the graph was freed
         nones,axis = (None,)*len(args),args[1]
+        is_changed = inp._version != ctx.version
+        if is_changed and (ctx.grad is None or torch.is_grad_enabled()):
+            raise RuntimeError("the logits were changed in place after the loss: expected one plain backward")
         if torch.is_grad_enabled():
             loss = _composed(inp, *args)
             return *torch.autograd.grad(loss, inp, grad, create_graph=True),*nones
@@ -163,7 +168,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
 # %% ../nbs/02_losses.ipynb #669b5121
 def _is_composed(inp, target):
     "Whether plain autograd alone will do: in a transform, for a learned target, for an empty batch (whose mean is NaN)"
-    return not is_eager() or not inp.numel() or isinstance(target.off, Tensor) and target.off.requires_grad
+    return not is_eager() or not inp.numel() or isinstance(target.base, Tensor) and target.base.requires_grad
 
 def soft_cross_entropy(
     inp:Tensor, # Logits: floats of any shape, N classes on `axis`

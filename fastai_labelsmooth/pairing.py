@@ -10,7 +10,7 @@ from functools import partial
 from typing import NamedTuple
 import torch.nn.functional as F
 from torch import nn, Tensor
-from fastai.losses import BaseLoss, CrossEntropyLossFlat, BCEWithLogitsLossFlat, LabelSmoothingCrossEntropy
+from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, LabelSmoothingCrossEntropy
 from .losses import SoftCrossEntropyLossFlat
 
 # %% ../nbs/03_pairing.ipynb #tk000007
@@ -64,7 +64,7 @@ def _hint(loss_func):
     inner = getattr(loss_func, 'func', loss_func)
     return _hints.get(getattr(inner, '__name__', type(inner).__name__), '')
 
-def _smooths(loss_func):
+def smooths_itself(loss_func):
     "Whether a loss smooths by itself. fastai's does even with eps=0: its mean is another one"
     if isinstance(loss_func, partial): return loss_func.keywords.get('label_smoothing', 0) > 0
     inner = getattr(loss_func, 'func', loss_func)
@@ -77,7 +77,7 @@ def _from_function(func, kw):
     if func is F.cross_entropy: return SoftCrossEntropyLossFlat(axis=1, **kw)
     if func is F.binary_cross_entropy_with_logits: return BCEWithLogitsLossFlat(flatten=False, **kw)
 
-def _counterpart(loss_func):
+def counterpart(loss_func):
     "The loss that takes soft targets and is `loss_func` on hard ones, or None"
     if isinstance(loss_func, partial) and not loss_func.args: return _from_function(loss_func.func, loss_func.keywords)
     kind = type(loss_func)
@@ -94,39 +94,20 @@ def _counterpart(loss_func):
     res.func = inner # one `reduction` for both, whichever of them fastai sets
     return res
 
+# %% ../nbs/03_pairing.ipynb #d207dea3
 def soft_loss(
     loss_func # The loss of a Learner
 ): # The loss to train with instead: takes soft targets, equals `loss_func` on hard ones
-    "Pair a loss with its soft-target counterpart; ValueError if it smooths already, TypeError if there is none"
-    if _smooths(loss_func): raise ValueError(f"loss_func={loss_func!r} smooths by itself, "
+    """Pair a loss with its soft-target counterpart; ValueError if it smooths already, TypeError if there is none. Yours
+    says `soft_targets = True`, and where it differs `axis` (-1), `ignore_index` (-100), `sigmoid` (False)"""
+    if smooths_itself(loss_func): raise ValueError(f"loss_func={loss_func!r} smooths by itself, "
         "so targets would be smoothed twice: expected CrossEntropyLossFlat() or nn.CrossEntropyLoss()")
     if getattr(loss_func, 'soft_targets', False) or type(loss_func) is BCEWithLogitsLossFlat: return loss_func
-    paired = _counterpart(loss_func)
+    paired = counterpart(loss_func)
     if paired is None: raise TypeError(
         f"loss_func={loss_func!r} has no soft-target counterpart: expected one of {_paired}{_hint(loss_func)}; "
         "or a loss of your own: a subclass of SoftCrossEntropyLossFlat, or a class with `soft_targets = True` "
-        "that takes soft targets (see the guide on combined losses)")
+        "that takes soft targets (nbs/03_pairing.ipynb, 'A loss of your own')")
     for k in ('activation', 'decodes', 'thresh'): # of this very loss, such as a temperature
         if k in getattr(loss_func, '__dict__', ()): setattr(paired, k, getattr(loss_func, k))
     return paired
-
-# %% ../nbs/03_pairing.ipynb #bcf78064
-def own_activation(loss_func):
-    "The `activation` of a loss, or None where it has none (fastai's `BaseLoss` has one that does nothing)"
-    act = getattr(loss_func, 'activation', None)
-    return None if getattr(act, '__func__', act) is BaseLoss.activation else act
-
-def is_classifier(
-    loss_func # The loss of a Learner
-) -> bool:
-    "Whether a loss says what a classifier's predictions mean"
-    is_known = own_activation(loss_func) or _smooths(loss_func) or getattr(loss_func, 'soft_targets', False)
-    return bool(is_known) or _counterpart(loss_func) is not None
-
-def classifier_loss(
-    loss_func # The loss of a Learner
-): # Itself if it has an `activation` or smooths by itself, or else its counterpart
-    "The loss that says what a classifier's predictions mean; TypeError for that of no classifier"
-    if not is_classifier(loss_func):
-        raise TypeError(f"loss_func={loss_func!r}: expected the loss of a classifier, softmax or sigmoid")
-    return loss_func if own_activation(loss_func) or _smooths(loss_func) else soft_loss(loss_func)

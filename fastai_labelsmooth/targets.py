@@ -132,7 +132,7 @@ def _before_cast(cls:SoftTarget, x): return _StaysDense(x)
 
 # %% ../nbs/01_targets.ipynb #0ba1a1b1
 class DenseTarget(Tensor):
-    "A dense soft target that knows what its values do not show"
+    "A dense soft target that carries its label (for class weights) and an extra loss (for penalties)"
     __torch_function__ = torch._C._disabled_torch_function_impl
     label = None # class indices: class weights weigh an item by its label, not by its target's largest value
     extra = None # loss of each position that is no cross-entropy, in nats: the value of a penalty
@@ -201,8 +201,8 @@ def fit_targets(
     targ:Tensor, # A batch's targets: class indices or a distribution; sigmoid: zeros and ones
     task, # `Task`
     pred=None # The prediction; not known if it is not one tensor
-) -> Tensor: # Class indices in the shape of the logits without the class axis, or a dense target
-    "Targets in the shape that the logits have; ValueError if they do not fit"
+) -> Tensor: # Class indices in the shape of the logits without the class axis; anything else as it is
+    "A batch's targets, checked against the logits; ValueError if they do not fit"
     if not isinstance(pred, Tensor): return targ
     if not task.sigmoid: return targ if targ.is_floating_point() else class_index(targ, pred, task.axis)
     if targ.numel() != pred.numel(): raise ValueError(f"targ has shape {tuple(targ.shape)}: "
@@ -246,17 +246,12 @@ def smooth_binary(
 def hard_target(
     targ:Tensor, # Class indices or distributions; sigmoid: zeros and ones, or shares
     task # `Task`: the number of classes, their axis, `ignore_index`, whether it is sigmoid
-) -> Tensor: # In the shape of the logits: a `SoftTarget` of class indices, or else dense
-    "The label as a distribution, zeros where it is ignored"
+) -> Tensor: # Of class indices a `SoftTarget`; else dense, in the shape of `targ`
+    "The label as a distribution, with nothing smoothed; zeros where it is ignored"
     if task.sigmoid: return smooth_binary(targ, 0.)
     return smooth_labels(targ, task.n, 0., axis=task.axis, ignore_index=task.ignore_index)
 
 # %% ../nbs/01_targets.ipynb #46b5ce62
-def check_targets(targ, task):
-    "Raise ValueError for a class index out of range, or for what is no probability"
-    if task.sigmoid or targ.is_floating_point(): check_probs(targ)
-    else: check_index(targ.long(), task.n, task.ignore_index)
-
 def check_sums(total, what='targ has a row'):
     "Raise ValueError for sums over the classes that are neither 1 nor 0, which stands for an ignored position"
     wrong = (total != 0) & ~((total-1).abs() <= 1e-3)

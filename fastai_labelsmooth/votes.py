@@ -65,6 +65,11 @@ def _is_bad(counts):
     "Which rows of `counts`, (R, N), are no votes"
     return ~np.isfinite(counts).all(1) | (counts < 0).any(1) | (counts.sum(1) == 0)
 
+def _shares(counts):
+    "Counts over their sum, which very large ones would overflow"
+    counts = counts/counts.max(-1, keepdims=True)
+    return counts/counts.sum(-1, keepdims=True)
+
 _expected = "expected numbers of votes or shares, none below 0 and not all of them 0"
 
 # %% ../nbs/11_votes.ipynb #vt000051
@@ -113,7 +118,7 @@ class ReadVotes(ItemTransform, DisplayedTransform):
     def encodes(self, o):
         counts = _numbers(o, self.vocab)
         if _is_bad(counts[None])[0]: raise ValueError(f"votes={dict(zip(self.vocab, counts.tolist()))}: {_expected}")
-        return TensorVotes(torch.tensor(counts/counts.sum(), dtype=torch.float32))
+        return TensorVotes(torch.tensor(_shares(counts), dtype=torch.float32))
 
     def decodes(self, o:TensorVotes):
         _register_show_results()
@@ -153,7 +158,7 @@ def encodes(self, to:Tabular):
     if len(bad):
         votes = dict(zip(to.y_names, counts[bad[0]].tolist()))
         raise ValueError(f"{_item_name(to.items, bad[0])}: votes={votes}: {_expected}")
-    to[list(to.y_names)] = pd.DataFrame(counts/counts.sum(1, keepdims=True), to.items.index, list(to.y_names))
+    to[list(to.y_names)] = pd.DataFrame(_shares(counts), to.items.index, list(to.y_names))
     return to
 
 @ReadVotes

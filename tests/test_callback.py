@@ -331,7 +331,7 @@ def test_targets_elsewhere_are_checked_once_a_fit(monkeypatch):
         order = 50 # after fastai casts to plain tensors
         def before_batch(self): self.learn.yb = (self.y.as_subclass(Elsewhere),)
     checked = []
-    monkeypatch.setattr('fastai_labelsmooth.callback.check_targets', lambda targ, task: checked.append(type(targ)))
+    monkeypatch.setattr('fastai_labelsmooth.callback.hard_target', lambda targ, task: checked.append(type(targ)))
     learn.add_cb(Move())
     learn.metrics = []
     learn.fit(2)
@@ -636,3 +636,35 @@ def test_a_loss_for_each_item_of_a_learner_that_was_never_fitted(loss):
     assert learn.get_preds(with_loss=True)[2].shape == (200,)
     learn.loss_func = nn.CrossEntropyLoss()
     assert learn.get_preds(with_loss=True)[2].shape == (200,) and learn.loss_func.reduction == 'mean'
+
+def test_added_in_mid_fit():
+    "At the start of an epoch, when the loss is not paired yet"
+    class Later(Callback):
+        def before_epoch(self):
+            if self.epoch == 1: self.learn.add_cb(LabelSmooth(.1))
+    learn = digits_learner(Later())
+    learn.fit(3)
+    assert type(learn.loss_func) is SoftCrossEntropyLossFlat and len(learn.recorder.values) == 3
+
+def test_a_mode_that_is_a_dataclass():
+    "It has no hash"
+    from dataclasses import dataclass
+    @dataclass
+    class Mine(Smoother):
+        k: float = 1.
+        def __call__(self, targ, batch): return smooth_labels(targ, batch.task.n, batch.eps)
+    digits_learner(LabelSmooth(.1, Mine())).fit(1)
+
+def test_logits_that_are_masked_train():
+    "A class that a model rules out by -inf"
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.l = nn.Linear(64, 11)
+        def forward(self, x): return torch.cat([self.l(x)[:, :10], torch.full((len(x), 1), -math.inf)], 1)
+    modes = Bootstrap(), ConfidencePenalty(), Priors([1.]*10+[0.]), Teacher(Masked())
+    for mode in modes:
+        learn = digits_learner(LabelSmooth(.1, mode))
+        learn.model = Masked()
+        learn.fit(1)
+        assert weights(learn).isfinite().all() and np.isfinite(learn.recorder.values[0][0]), mode

@@ -277,3 +277,28 @@ def test_what_cannot_be_together():
 def test_a_prediction_that_is_not_one_tensor_is_refused():
     with pytest.raises(TypeError, match='expected one tensor of logits'):
         Forward().observed((1, 2), Batch(Task(3, 1, -100, False), .1, (1, 2)))
+
+# A matrix by name
+
+def named_learner(vocab, **kwargs):
+    dls = digits_dls()
+    dls.vocab = vocab
+    return digits_learner(dls=dls, **kwargs)
+
+def test_a_matrix_by_name_is_put_in_the_order_of_the_vocab():
+    vocab,names = list('abcdefghij'),list('jihgfedcba')
+    T = matrix(10)
+    df = pd.DataFrame(T.numpy(), names, names)
+    for mode,k in ((Forward(df), 'T'), (Rows(df), 'r'), (Rows(similarity_rows(df)), 'r')):
+        cb = LabelSmooth(None if k == 'T' else .1, mode)
+        given = getattr(cb.smoother, k).clone()
+        learn = named_learner(vocab, cbs=cb)
+        assert getattr(learn.label_smooth.smoother, k).equal(given.flip(0, 1))
+        learn.fit(1)
+        assert getattr(learn.label_smooth.smoother, k).equal(given.flip(0, 1)) # once
+    counts = pd.Series(range(1, 11), names)
+    assert named_learner(vocab, cbs=LabelSmooth(.1, Priors(counts))).label_smooth.smoother.p.tolist() == list(range(10, 0, -1))
+    with pytest.raises(ValueError, match='names the classes.*expected those of the Learner'):
+        named_learner(list('abcdefghix'), cbs=LabelSmooth(mode=Forward(df)))
+    learn = digits_learner(cbs=LabelSmooth(mode=Forward(df))) # without a vocab: as it stands
+    assert torch.allclose(learn.label_smooth.smoother.T, T)

@@ -489,3 +489,18 @@ def test_classes_are_last_unless_said():
     assert SoftTarget(y, 5, .9, .025).shape == z.shape and SoftTarget(y, 5, .9, .025).axis == 2
     want = F.cross_entropy(z.flatten(0, 1), y.flatten(), label_smoothing=.1)
     assert_close(SoftCrossEntropyLossFlat()(z, smooth_labels(y, 5, .1, 'paper')), want)
+
+def test_logits_changed_in_place_after_the_loss_still_train():
+    "As with `F.cross_entropy`. What would need the logits again says so"
+    for loss in (F.cross_entropy, soft_cross_entropy):
+        w = torch.ones(1, requires_grad=True)
+        z = torch.arange(6.).view(2, 3)*w
+        res = loss(z, tensor([0, 2]))
+        with torch.no_grad(): z.zero_()
+        res.backward()
+        assert w.grad.abs() > .1
+    z = torch.arange(6.).view(2, 3)*torch.ones(1, requires_grad=True)
+    res = soft_cross_entropy(z, tensor([0, 2]))
+    res.backward(retain_graph=True)
+    with torch.no_grad(): z.zero_()
+    with pytest.raises(RuntimeError, match='changed in place'): res.backward()

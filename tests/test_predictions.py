@@ -3,7 +3,7 @@ import pytest
 from torch.testing import assert_close
 from fastai.basics import *
 from fastai_labelsmooth.all import *
-from helpers import logits_learner as learner, multi_data, seg_data, softmax_data
+from helpers import digits_dls, digits_learner, logits_learner as learner, multi_data, seg_data, softmax_data
 
 def test_topk_softmax():
     z,y = softmax_data(100)
@@ -237,3 +237,15 @@ def test_targets_that_are_none():
     z,y = softmax_data(20)
     for bad,match in ((y+5, 'class index'), (torch.rand(20, 5)*.1, 'sum'), (torch.rand(20, 5)+1, r'expected all of them in \[0, 1\]')):
         with pytest.raises(ValueError, match=match): learner(z, bad, SoftCrossEntropyLossFlat()).topk()
+
+def test_a_torch_dataloader_that_shuffles_has_no_item_names():
+    items = list(digits_dls().valid_ds)
+    learn = digits_learner()
+    given = {k: torch.utils.data.DataLoader(items, batch_size=32, shuffle=k) for k in (True, False)}
+    with pytest.raises(ValueError, match='shuffles'): learn.topk(dl=given[True])
+    assert learn.topk(dl=given[False]).pred_1.tolist() == learn.topk().pred_1.tolist()
+
+@pytest.mark.parametrize('loss', [nn.CrossEntropyLoss(label_smoothing=.1), partial(F.cross_entropy, label_smoothing=.1)])
+def test_topk_of_a_loss_that_smooths_by_itself(loss):
+    res = digits_learner(loss_func=loss).topk(k=10)
+    assert np.allclose(res.filter(like='prob').sum(1), 1, atol=1e-5)

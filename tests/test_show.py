@@ -179,3 +179,8 @@ def test_show_batch_goes_through_the_callbacks():
     learn.model = Dict(learn.model)
     learn.label_smooth.show_batch(max_n=2)
     assert all(soft == pytest.approx([.9 if o else .1/9 for o in hard]) for hard,soft in map(heights, plt.gcf().axes[2:]))
+
+def test_show_batch_of_tied_votes():
+    z = torch.randn(8, 4)
+    learner(z, torch.full((8, 4), .25), VotesLossFlat(), cbs=LabelSmooth(.1)).label_smooth.show_batch(2)
+    assert 'each other none' in plt.gcf().axes[2].get_title()

@@ -474,3 +474,15 @@ def test_a_narrow_window_still_sees_the_nearest_neighbours():
     mask = tensor([[[0, 1, 0]]*3])
     soft = Spatial(3, .05)(mask, batch(2, .5, sigmoid=False))
     assert soft[0, 0, 1, 1] == pytest.approx(.25) # two of the four nearest are 0
+
+def test_a_calibrated_teacher_keeps_its_temperature():
+    learn = digits_learner()
+    learn.calibrate(3.)
+    assert Teacher(learn).temp == 3. and Teacher(learn, 2.).temp == 6. and Teacher(learn.model).temp == 1.
+
+def test_a_teacher_that_gives_no_tensor_is_refused():
+    class Dict(nn.Module):
+        def forward(self, x): return {'logits': x}
+    z = torch.randn(2, 3)
+    with pytest.raises(TypeError, match='a dict: expected one tensor'):
+        Teacher(Dict())(tensor([0, 1]), batch(3, pred=z, xb=(z,)))

@@ -203,3 +203,7 @@ def test_few_bits_do_not_wrap(dtype):
 def test_numbers_of_numpy(n):
     assert on_off(np.float32(.1), n) == pytest.approx((.9, .025), rel=1e-6)
     assert smooth_labels(tensor([1]), n, np.float64(.1)).shape == (1, 5)
+
+def test_memory_is_not_given_away(soft):
+    assert torch.from_dlpack(soft).equal(soft.dense())
+    with pytest.raises(TypeError, match='in place'): soft.share_memory_()

@@ -486,3 +486,6 @@ def test_votes_kl_with_a_masked_class():
     pred,votes = torch.tensor([[1., -math.inf, 0.]]),torch.tensor([[.5, 0., .5]])
     p = pred[0, [0, 2]].softmax(0)
     assert VotesKL().func(pred, votes) == pytest.approx((-(.5*p.log()).sum() - math.log(2)).item(), abs=1e-6)
+
+def test_very_many_votes_do_not_overflow():
+    assert ReadVotes(['a', 'b'])([1e308, 1e308]).tolist() == [.5, .5]

@@ -17,9 +17,9 @@ from ..eps import on_off
 from ..losses import soft_cross_entropy
 from ..smoothers.core import Batch, Smoother
 from ..callback import LabelSmooth
-from ..pairing import classifier_loss, task_of
+from ..pairing import task_of
 from .metrics import (Activation, Scores, adaptive_calibration_error, bin_sums,
-                                                  calibration_error, scores, targ_idx_of)
+                                                  calibration_error, classifier_loss, scores, targ_idx_of)
 from .predictions import class_names, stream
 
 # %% ../../nbs/interpret/02_calibration.ipynb #ca000012

@@ -11,8 +11,30 @@ import torch, torch.nn.functional as F
 from torch import Tensor
 from fastcore.basics import store_attr
 from fastai.learner import Metric
+from fastai.losses import BaseLoss
 from ..targets import check_sums, fit_targets, hard_target
-from ..pairing import Task, classifier_loss, is_classifier, task_of
+from ..pairing import Task, counterpart, smooths_itself, soft_loss, task_of
+
+# %% ../../nbs/interpret/00_metrics.ipynb #bcf78064
+def own_activation(loss_func):
+    "The `activation` of a loss, or None where it has none (fastai's `BaseLoss` has one that does nothing)"
+    act = getattr(loss_func, 'activation', None)
+    return None if getattr(act, '__func__', act) is BaseLoss.activation else act
+
+def is_classifier(
+    loss_func # The loss of a Learner
+) -> bool:
+    "Whether a loss says what a classifier's predictions mean"
+    is_known = own_activation(loss_func) or smooths_itself(loss_func) or getattr(loss_func, 'soft_targets', False)
+    return bool(is_known) or counterpart(loss_func) is not None
+
+def classifier_loss(
+    loss_func # The loss of a Learner
+): # Itself if it has an `activation` or smooths by itself, or else its counterpart
+    "The loss that says what a classifier's predictions mean; TypeError for that of no classifier"
+    if not is_classifier(loss_func):
+        raise TypeError(f"loss_func={loss_func!r}: expected the loss of a classifier, softmax or sigmoid")
+    return loss_func if own_activation(loss_func) or smooths_itself(loss_func) else soft_loss(loss_func)
 
 # %% ../../nbs/interpret/00_metrics.ipynb #mt000011
 class Activation:
@@ -174,7 +196,7 @@ def targ_idx_of(learn):
     return getattr(getattr(learn, 'label_smooth', None), 'targ_idx', 0)
 
 class ScoreMetric(Metric):
-    "A metric of each batch's `Scores`"
+    "A metric of each batch's `Scores`. A subclass defines `reset()`, `add(scores)` and the property `value`"
     def __init__(self,
         axis:int=None, # Class axis of the predictions; None: what the learner's loss says
         ignore_index:int=None # Positions with this class do not count; None: what the learner's loss says

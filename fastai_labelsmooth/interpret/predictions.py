@@ -8,10 +8,11 @@ __all__ = []
 # %% ../../nbs/interpret/01_predictions.ipynb #pr000005
 from typing import NamedTuple
 import pandas as pd
+from torch.utils.data import RandomSampler
 from fastai.basics import *
 from ..eps import is_int
-from ..pairing import Task, classifier_loss, own_activation, task_of
-from .metrics import Answers, answers, targ_idx_of
+from ..pairing import Task, task_of
+from .metrics import Answers, answers, classifier_loss, own_activation, targ_idx_of
 
 # %% ../../nbs/interpret/01_predictions.ipynb #pr000012
 def _checked(pred, yb, targ_idx, needs_targ):
@@ -46,6 +47,8 @@ class _EachBatch(Callback):
 # %% ../../nbs/interpret/01_predictions.ipynb #pr000013
 def in_fixed_order(dl):
     "A fastai `DataLoader` that keeps to one order, and where in the dataset its items are (None for others)"
+    if isinstance(getattr(dl, 'sampler', None), RandomSampler): raise ValueError(
+        f"dl={dl!r} shuffles, and does not say where its items are: expected shuffle=False, or a fastai DataLoader")
     if not hasattr(dl, 'get_idxs'): return dl,None
     dl = dl.new(shuffle=False, drop_last=False)
     idxs = list(dl.get_idxs())

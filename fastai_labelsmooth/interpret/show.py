@@ -39,6 +39,7 @@ def _plain(x): return x.as_subclass(Tensor).float().cpu() # a soft target is wri
 
 def _values(x):
     "The value of `x`, or its range"
+    if not x.numel(): return 'none'
     lo,hi = x.min().item(),x.max().item()
     return f'{lo:.3g}' if math.isclose(lo, hi, rel_tol=1e-4) else f'{lo:.3g} to {hi:.3g}'
 
@@ -71,10 +72,12 @@ class _Look(Callback):
         raise CancelBatchException
 
 def _hard_and_soft(cb, b):
-    "Targets before and after smoothing, with the class axis last (sigmoid: as it is), and the task"
+    "Targets before and after smoothing (class axis last; sigmoid: as it is), the task, and how many targets there are"
     look,learn = _Look(),cb.learn
     with no_random(), evaluating(learn.model), learn.no_bar():
         learn.get_preds(dl=[b], with_preds=False, with_targs=False, act=noop, cbs=look)
+    if not hasattr(look, 'given') or not len(look.given[2]):
+        raise ValueError("the training dl has no targets: expected a DataLoader with them")
     pred,xb,yb = look.given
     if not -len(yb) <= cb.targ_idx < len(yb): raise ValueError(
         f"targ_idx={cb.targ_idx}: expected one of the batch's {len(yb)} targets, counted from 0")
@@ -85,7 +88,7 @@ def _hard_and_soft(cb, b):
     hard,soft = hard_target(targ, task),cb.smoother(targ, Batch(task, eps, pred, xb))
     check_soft(soft, task, *((pred.shape, targ) if cb.n is None else ()))
     res = [_plain(hard),_plain(soft)]
-    return [o if task.sigmoid else o.movedim(task.axis, -1) for o in res],task
+    return [o if task.sigmoid else o.movedim(task.axis, -1) for o in res],task,len(yb)
 
 # %% ../../nbs/interpret/04_show.ipynb #sh000014
 def _middle(x):
@@ -142,12 +145,9 @@ def _show_classes(ax, hard, soft, names):
 
 # %% ../../nbs/interpret/04_show.ipynb #sh000017
 def _one_batch(dl):
-    "A batch, and how many targets it has; no random number is used up"
+    "A batch; no random number is used up"
     if not len(dl): raise ValueError("the training dl is empty: expected at least one batch")
-    with no_random(): b = dl.new().one_batch()
-    n_inp = getattr(dl, 'n_inp', max(len(b)-1, 1))
-    if not len(b[n_inp:]): raise ValueError("the training dl has no targets: expected a DataLoader with them")
-    return b,len(b)-n_inp
+    with no_random(): return dl.new().one_batch()
 
 def _samples(dl, b, max_n):
     "The items of a batch, decoded where the `dl` can do it"
@@ -168,8 +168,8 @@ def show_batch(self:LabelSmooth,
         "expected `learn.label_smooth.show_batch()`, with `Learner(cbs=LabelSmooth())`")
     if not is_int(max_n) or max_n < 1: raise ValueError(f"max_n={max_n!r}: expected at least 1 item")
     dl = self.learn.dls.train
-    b,n_targs = _one_batch(dl)
-    (hard,soft),task = _hard_and_soft(self, b)
+    b = _one_batch(dl)
+    (hard,soft),task,n_targs = _hard_and_soft(self, b)
     samples,names = _samples(dl, b, max_n),class_names(self.learn.dls, soft.shape[-1], self.targ_idx, n_targs)
     n,show = len(samples),_show_labels if task.sigmoid else _show_classes
     _,axs = plt.subplots(2, n, figsize=ifnone(figsize, (2.4*n, 4.6)), squeeze=False, layout='constrained')

@@ -9,6 +9,7 @@ __all__ = ['Batch', 'Smoother', 'Uniform', 'Mixture', 'ByClass']
 import math
 from numbers import Real
 from typing import NamedTuple
+import pandas as pd
 from torch import Tensor
 from ..eps import check_eps, check_mode, on_off, binary_on_off
 from ..targets import (SoftTarget, check_index, class_vector, hard_target, smooth_binary, smooth_labels,
@@ -23,10 +24,10 @@ class Batch(NamedTuple):
     pred:object=None # The model's prediction: detached logits, whatever their structure
     xb:tuple=() # The inputs
 
-    def logits(self, mode): # for a mode that needs them
+    def logits(self, smoother): # who asks, for the error
         "The prediction; TypeError unless it is one tensor"
         if isinstance(self.pred, Tensor): return self.pred
-        raise TypeError(f"mode={mode!r} with a prediction that is a {type(self.pred).__name__}: "
+        raise TypeError(f"mode={smoother!r} with a prediction that is a {type(self.pred).__name__}: "
                         "expected one tensor of logits")
 
 def _missing(smoother, method):
@@ -36,9 +37,10 @@ def _missing(smoother, method):
 # %% ../../nbs/smoothers/00_core.ipynb #sc900007
 class Smoother:
     "A mode: makes a soft target of a hard one"
-    sigmoid = False # whether it serves losses that score each label by itself
-    in_valid = False # whether validation needs it too, whatever `smooth_valid` says
+    sigmoid = False # whether it serves sigmoid losses, which score each label by itself
+    in_valid = False # whether it applies in validation too, whatever `smooth_valid` says
     default_eps = 0.1 # where none is given; None: it takes none
+    names = None # of the classes, where a matrix or frequencies were given by name
 
     def check(self,
         eps, # A number or a pair (of the ones, of the zeros)
@@ -49,7 +51,7 @@ class Smoother:
         if is_pair: binary_on_off(eps)
         else: check_eps(eps)
         if task.sigmoid and not self.sigmoid: raise ValueError(
-            f"mode={self!r} with a sigmoid loss: expected a softmax loss, or a mode for single labels such as 'exact'")
+            f"mode={self!r} with a sigmoid loss: expected a softmax loss, or a mode that serves both, such as 'exact'")
         if is_pair and task.sigmoid is False:
             raise ValueError(f"eps={eps!r}: expected a number; a pair (for 1, for 0) is for sigmoid losses")
 
@@ -57,7 +59,7 @@ class Smoother:
         targ:Tensor, # Class indices, or a dense target with the class axis; sigmoid: zeros and ones
         batch:Batch
     ) -> Tensor: # The soft target, zeros where ignored: a `SoftTarget` or dense
-        "The soft target. Pure: it may be asked twice a batch, or for a picture"
+        "The soft target. It changes no state: it may be asked more than once a batch, or for a picture"
         _missing(self, '__call__(targ, batch)')
 
     def observed(self,
@@ -70,6 +72,16 @@ class Smoother:
     def before_epoch(self): pass # called once before the training batches of an epoch: forget an interrupted one
     def update(self, targ, batch): pass # called once per training batch: update learned state here
     def after_epoch(self): pass # called once after the training batches of an epoch
+    def by_vocab(self, vocab):
+        "Put what was given by name (a DataFrame, a Series) in the order of a Learner's classes"
+        if self.names is None: return
+        if set(self.names) != set(vocab): raise ValueError(
+            f"mode={self!r} names the classes {self.names}: expected those of the Learner, {list(vocab)}")
+        order = [self.names.index(o) for o in vocab]
+        for k,v in vars(self).items():
+            if isinstance(v, Tensor): vars(self)[k] = v[order][:, order] if v.ndim == 2 else v[order]
+        self.names = list(vocab)
+
     def optimum(self, eps, task): return None # (on, off) where the loss has its minimum, for pictures
     def __repr__(self): return f'{type(self).__name__}()'
 
@@ -80,12 +92,14 @@ def check_positive(name, value):
     if not isinstance(value, Real) or isinstance(value, bool): raise TypeError(expected)
     if not 0 < value < math.inf: raise ValueError(expected)
 
-def by_order(name, x):
-    "The values of a DataFrame, with the columns in the order of its rows; anything else as it is"
-    if not hasattr(x, 'columns'): return x
+def by_name(name, x):
+    "(values, names) of a Series or a DataFrame, its columns in the order of its rows; anything else has no names"
+    is_numbered = isinstance(getattr(x, 'index', None), pd.RangeIndex) # from 0, it says nothing
+    if isinstance(x, pd.Series): return x.to_numpy(),None if is_numbered else list(x.index)
+    if not isinstance(x, pd.DataFrame): return x,None
     if set(x.index) != set(x.columns): raise ValueError(
         f"{name} has the rows {list(x.index)} and the columns {list(x.columns)}: expected the same classes")
-    return x.loc[:, list(x.index)].to_numpy(copy=True)
+    return x.loc[:, list(x.index)].to_numpy(copy=True),None if is_numbered else list(x.index)
 
 # %% ../../nbs/smoothers/00_core.ipynb #9074c852
 class Uniform(Smoother):
@@ -121,14 +135,8 @@ class FromFunction(Smoother):
     def __repr__(self): return repr(self.func)
 
 # %% ../../nbs/smoothers/00_core.ipynb #a0e957f1
-def add_rest(
-    targ:Tensor, # Class indices, or probabilities with the class axis
-    on:float, # What the label counts
-    rest:Tensor, # Floats in the shape of the logits (where `targ` is dense: one that broadcasts against it)
-    share:float, # What `rest` counts
-    task:Task
-) -> Tensor: # Dense: `on*y + share*rest`; zeros where ignored
-    "A label, and a share of something else; ValueError for targets out of range"
+def add_rest(targ, on, rest, share, task):
+    "`on*y + share*rest`, dense, zeros where ignored. `rest` has the shape of the logits; ValueError for bad targets"
     y = hard_target(targ, task)
     if not isinstance(y, SoftTarget): return (on*y + share*rest) * y.any(task.axis, keepdim=True)
     if rest.shape != y.shape: raise ValueError(f"targ has shape {tuple(targ.shape)}: expected class indices "

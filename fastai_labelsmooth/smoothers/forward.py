@@ -13,12 +13,12 @@ from torch import Tensor
 from ..eps import binary_on_off
 from ..targets import is_eager, hard_target
 from ..pairing import Task
-from .core import Smoother, by_order
+from .core import Smoother, by_name
 
 # %% ../../nbs/smoothers/05_forward.ipynb #5a6093bd
 def _probs(z, axis): return z.softmax(axis, dtype=torch.promote_types(z.dtype, torch.float32)) # half is widened
 
-class _LogOdds(torch.autograd.Function):
+class _EvenlyObserved(torch.autograd.Function):
     "`log(1 + odds*softmax(z))`: it keeps one tensor of the logits' size, where plain autograd keeps three"
     @staticmethod
     def forward(ctx, z, odds, axis):
@@ -57,11 +57,8 @@ def _observed_logit(pred, on, off):
     return reported-unreported
 
 # %% ../../nbs/smoothers/05_forward.ipynb #1747e65d
-def noise_tensor(
-    T # Row-stochastic (N, N): rows the clean class, columns the label. A tensor, an array, or a DataFrame
-) -> Tensor: # Float64, rows that sum to 1
+def noise_tensor(T):
     "A noise matrix, checked: ValueError if it is none, or if a class is most often labelled as another"
-    T = by_order('T', T)
     if isinstance(T, Tensor): T = T.detach().cpu().numpy()
     T = torch.tensor(np.array(T, dtype=float))
     if T.ndim != 2 or len(T) != T.shape[1] or len(T) < 2: raise ValueError(
@@ -82,10 +79,12 @@ class Forward(Smoother):
     sigmoid = True
     in_valid = True # `valid_loss` is the likelihood of the labels too
     def __init__(self,
-        T=None # Row-stochastic (N, N), rows the clean class, columns the label; None: `eps` are wrong, evenly
+        T=None # Row-stochastic (N, N) or a DataFrame, rows the clean class, columns the label; None: wrong evenly
     ):
-        self.T = None if T is None else noise_tensor(T)
-        if T is not None: self.default_eps = None
+        self.T = None
+        if T is None: return
+        T,self.names = by_name('T', T)
+        self.T,self.default_eps = noise_tensor(T),None
 
     def check(self, eps, task=Task()):
         if self.T is not None: return self.check_matrix(eps, task)
@@ -107,11 +106,11 @@ class Forward(Smoother):
 
     def observed(self, pred, batch):
         task,eps = batch.task,batch.eps
-        if not isinstance(pred, Tensor): batch.logits(self) # an error
+        if not isinstance(pred, Tensor): batch.logits(self) # raises
         if self.T is not None: return _observed_by(pred, self.T, task.axis)
         if task.sigmoid: return _observed_logit(pred, *binary_on_off(eps))
         if eps < 1e-12: return pred # less than a float tells from 1
-        odds = (1-eps)*(task.n-1)/eps - 1 # (on-off)/off
-        return _LogOdds.apply(pred, odds, task.axis) if is_eager() else (odds*_probs(pred, task.axis)).log1p()
+        odds = (1-eps)*(task.n-1)/eps - 1 # (on-off)/off: the label's log(off + (on-off)*p), less log(off) of all
+        return _EvenlyObserved.apply(pred, odds, task.axis) if is_eager() else (odds*_probs(pred, task.axis)).log1p()
 
     def __repr__(self): return 'Forward()' if self.T is None else f'Forward(T of {len(self.T)} classes)'

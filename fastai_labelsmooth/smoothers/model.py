@@ -90,10 +90,11 @@ class Teacher(Mixture):
         model:nn.Module, # The teacher: takes the batch's inputs, gives logits of the student's shape; or a Learner
         temp:float=1. # Temperature: above 1, more goes to the less probable classes
     ):
-        model = getattr(model, 'model', model) if not isinstance(model, nn.Module) else model
+        act = getattr(getattr(model, 'loss_func', None), 'activation', None)
+        model = model if isinstance(model, nn.Module) else getattr(model, 'model', model)
         if not isinstance(model, nn.Module): raise TypeError(f"model={model!r}: expected a module or a Learner")
         check_positive('temp', temp)
-        self.model,self.temp = model,temp
+        self.model,self.temp = model,temp*getattr(act, 'temp', 1.) # a calibrated Learner has a temperature
 
     def rest(self, targ, batch):
         if self.model is None: raise ValueError("this Teacher was pickled, which leaves its model out: expected "

@@ -35,7 +35,7 @@ class Penalty(Smoother):
             z = z.to(torch.promote_types(z.dtype, torch.float32)).detach().requires_grad_()
             value = self.func(z, task.axis)
             grad, = torch.autograd.grad(value.sum(), z)
-        # the target has the gradient of `eps*R`, and this much of its value; the rest is extra
+        # against this target the loss is CE(y) + eps*(grad*z).sum(): what is missing to CE(y) + eps*R is extra
         shown = (grad*z.detach()).masked_fill_(grad == 0, 0).sum(task.axis)
         return DenseTarget.of(add_rest(targ, 1., grad, -eps, task), extra=eps*(value.detach()-shown))
 

@@ -8,11 +8,12 @@ __all__ = ['Priors', 'Rows', 'ordinal_rows', 'similarity_rows', 'tree_rows']
 # %% ../../nbs/smoothers/01_rows.ipynb #rw000004
 import math
 from typing import Sequence
+import pandas as pd
 import torch
 from torch import Tensor
 from ..eps import is_int
 from ..pairing import Task
-from .core import ByClass, by_order, check_positive
+from .core import ByClass, by_name, check_positive
 
 # %% ../../nbs/smoothers/01_rows.ipynb #rw000011
 def _check_top(eps, r):
@@ -30,8 +31,9 @@ class Priors(ByClass):
     "Mass to the classes by their frequencies (Pereyra et al. 2017); sigmoid: to each label by its own"
     sigmoid = True
     def __init__(self,
-        p:Sequence # Frequency of each class in any unit, such as counts; sigmoid: share of ones of each label
+        p:Sequence # Frequency of each class in any unit, or a Series by name; sigmoid: share of ones of each label
     ):
+        p,self.names = by_name('p', p)
         try: self.p = torch.as_tensor(p, dtype=torch.get_default_dtype())
         except (TypeError, ValueError, RuntimeError): raise TypeError(f"p={p!r}: expected a number per class") from None
         if self.p.ndim != 1 or len(self.p) < 1 or not (self.p >= 0).all() or not 0 < self.p.sum() < math.inf:
@@ -60,7 +62,7 @@ class Rows(ByClass):
     def __init__(self,
         r:Tensor # (N, N) or a DataFrame: a distribution over the classes for each true class, not negative, of sum 1
     ):
-        r = by_order('r', r)
+        r,self.names = by_name('r', r)
         try: self.r = torch.as_tensor(r, dtype=torch.get_default_dtype())
         except (TypeError, ValueError, RuntimeError): raise TypeError(f"r={r!r}: expected a matrix (N, N)") from None
         shape = tuple(self.r.shape)
@@ -108,16 +110,17 @@ def ordinal_rows(
 def similarity_rows(
     sim:Tensor, # (N, N) or a DataFrame: how similar each class is to each other, in any unit
     temp:float=1. # The lower, the more goes to the most similar ones; above 0
-) -> Tensor: # (N, N)
+) -> Tensor: # (N, N), a DataFrame of a DataFrame
     "Rows for similar classes: in proportion to exp(sim/temp), 0 for the class itself (its similarity is not read)"
-    sim = by_order('sim', sim)
+    sim,names = by_name('sim', sim)
     try: sim = torch.as_tensor(sim).double()
     except (TypeError, ValueError, RuntimeError): raise TypeError(f"sim={sim!r}: expected a matrix (N, N)") from None
     if sim.ndim != 2 or len(sim) != sim.shape[1] or len(sim) < 2:
         raise ValueError(f"sim has shape {tuple(sim.shape)}: expected a row for each class, (N, N), N at least 2")
     if not sim.isfinite().all(): raise ValueError("sim has values that are not finite: expected numbers")
     check_positive('temp', temp)
-    return _softmax_of_others(sim/temp)
+    rows = _softmax_of_others(sim/temp)
+    return rows if names is None else pd.DataFrame(rows.numpy(), names, names)
 
 # %% ../../nbs/smoothers/01_rows.ipynb #rw000032
 def _height_of_common_ancestor(paths):
