@@ -57,7 +57,7 @@ def check_probs_of(p, task):
     is_ok = p.min() >= 0 and p.max() <= 1
     if is_ok and not task.sigmoid: is_ok = (p.sum(task.axis)-1).abs().max() < 1e-3
     if not is_ok: raise ValueError("the learner's predictions are no probabilities: expected those of a classifier "
-        "(a raw torch loss has no `activation`: take fastai's, such as CrossEntropyLossFlat; one of your own needs one)")
+        "(a raw torch loss has no `activation`: take fastai's, such as CrossEntropyLossFlat; yours needs one)")
 
 def _log_probs(z, task, act):
     "Log-probabilities of each class; sigmoid: of each label, and of its absence"
