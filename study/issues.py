@@ -31,7 +31,7 @@ list_only = ['argmax', 'cleanlab self'] if has_cleanlab else ['argmax']
 seeds = 1, 2, 3, 4, 5
 keys = ['data', 'noise', 'regime', 'arm', 'seed']
 columns = [*keys, 'group', 'n', 'wrong', 'named', 'false', 'f1', 'precision_50', 'ap', 'share', 'lo', 'hi', 'temp',
-           'lost', 'accuracy', 'nll', 'nll_t', 'rare_accuracy', 'trainings', 'seconds', 'versions']
+           'lost', 'accuracy', 'nll', 'nll_t', 'nll_both', 'rare_accuracy', 'trainings', 'seconds', 'versions']
 # The fit: about the best likelihood of clean validation labels without noise, on seed 0
 short = dict(moons=12, blobs=6, rings=30, minority=12, digits_tail=30, phishing=12, car_origin=40, bananas=25,
              segment=25, iris=25, two_minorities=20, seven=20, forty=10, mnist_tail=12, party=6, affairs=5)
@@ -128,14 +128,18 @@ def list_scores(named, doubt, noise, labels, y):
 
 # What is trained in the end
 
-def model_scores(valid, valid_labels, test, y, T):
+def model_scores(valid, valid_labels, test, y, T, is_fitted):
     "Accuracy and likelihood on clean test labels, also after a temperature from the observed validation labels"
     z,T = test[:, None],None if T is None else T[None]
     temp = temperature(valid[:, None], valid_labels[:, None], T)
     right = test.argmax(1) == y
     rare = np.bincount(y).argmin()
-    return dict(accuracy=right.mean(), nll=label_nll(z, y[:, None])[0], nll_t=label_nll(z/temp[0], y[:, None])[0],
-                rare_accuracy=right[y == rare].mean())
+    res = dict(accuracy=right.mean(), nll=label_nll(z, y[:, None])[0], nll_t=label_nll(z/temp[0], y[:, None])[0],
+               rare_accuracy=right[y == rare].mean())
+    if is_fitted: # the temperature together with the share
+        both = fit_noise(softmax(valid, -1), valid_labels).temp
+        res['nll_both'] = label_nll(z/both, y[:, None])[0]
+    return res
 
 class Run:
     "A data set, a noise and a fit, for all seeds"
@@ -181,7 +185,8 @@ class Run:
         "Rows of the networks of an arm, and what is known of its lists"
         w = self.world
         for r in self.R:
-            scores = model_scores(valid[r], self.at(w.valid)[r], test[r], w.data.y[w.test[r]], T and T[r])
+            of = valid[r],self.at(w.valid)[r],test[r],w.data.y[w.test[r]]
+            scores = model_scores(*of, T and T[r], arm in ('hard', 'forward one', 'forward folds'))
             self.add(arm, r, trainings, **scores, **(extra[r] if extra else {}))
 
     def lists(self):

@@ -76,10 +76,11 @@ def report(table, group='held-out'):
         if t[~is_rare(t)].empty: continue
         res.append(f'\n== {regime} fits')
         for value,of in (('f1', lists), ('precision_50', lists), ('ap', lists), ('false', lists), ('accuracy', arms),
-                         ('rare_accuracy', arms), ('nll', arms), ('nll_t', arms), ('trainings', arms)):
+                         ('rare_accuracy', arms), ('nll', arms), ('nll_t', arms), ('nll_both', arms),
+                         ('trainings', arms)):
             res.append(f'{value}\n{means(t, value, of).round(3).to_string()}')
-        res.append(f"share\n{truth(t).pivot_table(index='arm', columns='noise', values=['share', 'wrong']).round(3)}")
-        res.append(f"share, one training\n{means(t, 'share', ['forward one']).round(3).to_string()}")
+        res.append(f"share\n{means(t, 'share', ['even', 'by class', 'forward one']).round(3).to_string()}")
+        res.append(f"true share\n{means(t, 'wrong', ['even']).round(3).to_string()}")
         res.append(f'coverage of the interval\n{coverage(t).round(2).to_string()}')
         if is_rare(t).any(): res.append(f'lost of a rare class\n{rare_lost(t).round(2).to_string()}')
     if set(lists) <= set(table.arm):

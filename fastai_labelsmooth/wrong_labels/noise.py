@@ -262,7 +262,8 @@ def fit_noise(
     is_blind = lo == 0 and hi == curve.index[-1] # any share explains the labels as well
     if is_blind: warnings.warn(f"a share of wrong labels between 0 and {hi:.2f} explains the {len(labels)} labels as "
                                "well: these predictions cannot tell which are wrong")
-    eps = lo if is_blind else hi # the list's
+    eps = max(share, .01) if is_blind else hi # the list's
+    curve.loc[eps] = _best_temp(lambda temp: _log_lik(_even(_own(logp, labels, temp), eps, n)[1]))
     if not by_class:
         return Noise(share, (lo, hi), curve.temp[share], listed=(eps, curve.temp[eps]), curve=curve, **common)
     joint = _joint(probs, labels)
