@@ -357,3 +357,12 @@ def test_noise_matrix_of_a_sigmoid_learner():
     T = learn.noise_matrix(preds=torch.tensor(probs))
     assert list(T.index) == dls.vocab and list(T.columns) == ['miss', 'false_pos']
     assert abs(T.miss['a']-.3) < .06 and set(T.attrs) == {'share', 'n', 'interval'}
+
+def test_how_many_of_the_named_are_wrong():
+    for seed in range(3):
+        probs,labels,wrong = made(.2, 2000, sharp=3., seed=seed)
+        noise = fit_noise(probs, labels)
+        named = noise.prob_wrong(probs, labels) > .5
+        expected = noise.prob_wrong(probs, labels, likeliest=True)[named].sum()
+        assert abs(expected-wrong[named].sum()) < .1*named.sum()
+        assert expected < noise.prob_wrong(probs, labels)[named].sum()

@@ -148,7 +148,7 @@ def _by_matrix(logp, labels, T, temp):
         given[s] = (q*T[:, y].T).sum(1)
     return right,given
 
-# %% ../../nbs/wrong_labels/01_noise.ipynb #ns000013
+# %% ../../nbs/wrong_labels/01_noise.ipynb #ns000002
 class Noise:
     "How labels come to be wrong, as `fit_noise` found it"
     def __init__(self,
@@ -173,13 +173,15 @@ class Noise:
 
     def prob_wrong(self,
         probs, # Probabilities (items, N), of models that have not seen the item
-        labels # Class indices (items,), as observed; sigmoid: zeros and ones (items, N)
+        labels, # Class indices (items,), as observed; sigmoid: zeros and ones (items, N)
+        likeliest:bool=False # At `share`, to count wrong labels; or else at the interval's end, to rank them
     ) -> np.ndarray: # As `labels`; NaN where they do not count
         "Of each label: the probability that it is wrong"
         probs,labels,counts = as_arrays(probs, labels, self.sigmoid, self.ignore_index)
         self._check_classes(probs)
         res = np.full(labels.shape, np.nan)
         rates,temp = self.listed
+        if likeliest and not np.ndim(rates): rates,temp = self.share,self.temp
         if self.sigmoid:
             right,given = _binary(probs, labels, rates, temp)
             res[counts] = 1-(right/given)[counts]
