@@ -366,3 +366,11 @@ def test_how_many_of_the_named_are_wrong():
         expected = noise.prob_wrong(probs, labels, likeliest=True)[named].sum()
         assert abs(expected-wrong[named].sum()) < .1*named.sum()
         assert expected < noise.prob_wrong(probs, labels)[named].sum()
+
+@pytest.mark.parametrize('by_class', [False, True])
+def test_a_model_that_knows_nothing_names_hardly_anything(by_class):
+    rng = np.random.default_rng(0)
+    probs,labels = softmax(rng.normal(size=(512, 10))*.1),rng.integers(0, 10, 512)
+    with pytest.warns(UserWarning, match='cannot tell which are wrong'): noise = fit_noise(probs, labels, by_class)
+    assert (noise.prob_wrong(probs, labels) > .5).mean() < .01
+    assert len(np.unique(noise.prob_wrong(probs, labels))) > 500 # a ranking all the same

@@ -184,7 +184,7 @@ class Noise:
         if likeliest and not np.ndim(rates): rates,temp = self.share,self.temp
         if self.sigmoid:
             right,given = _binary(probs, labels, rates, temp)
-            res[counts] = 1-(right/given)[counts]
+            res[counts] = 1-(right/given.clip(1e-300))[counts]
             return res
         logp,labels = _logs(probs[counts]),labels[counts]
         if np.ndim(rates): right,given = _by_matrix(logp, labels, rates, temp)
@@ -235,6 +235,35 @@ def _fit_binary(probs, labels, counts, each):
 
 def _margin(share, n): return 1.96*np.sqrt(share*(1-share)/n)
 
+def _fit_sigmoid(probs, labels, counts, by_class):
+    rates = _fit_binary(probs, labels, counts, by_class)
+    _,temp = _best_temp(lambda temp: _log_lik(_binary(probs, labels, rates, temp)[1][counts]))
+    right,given = _binary(probs, labels, rates, temp)
+    share = float(1-(right/given.clip(1e-300))[counts].mean())
+    margin = _margin(share, counts.sum())
+    return dict(share=share, interval=(max(share-margin, 0.), min(share+margin, 1.)), temp=temp, rates=rates,
+                listed=(rates, temp))
+
+def _fit_softmax(probs, labels, by_class):
+    logp,n = _logs(probs),probs.shape[1]
+    share,(lo,hi),curve = _fit_even(logp, labels)
+    is_blind = lo == 0 and hi == curve.index[-1] # any share explains the labels as well
+    if is_blind: warnings.warn(f"a share of wrong labels between 0 and {hi:.2f} explains the {len(labels)} labels as "
+                               "well: these predictions cannot tell which are wrong")
+    eps = .01 if is_blind and n > 2 else hi # the list's; of two classes it names no more than argmax != label
+    _,temp = _best_temp(lambda temp: _log_lik(_even(_own(logp, labels, temp), eps, n)[1]))
+    if not by_class:
+        return dict(share=share, interval=(lo, hi), temp=curve.temp[share], listed=(eps, temp), curve=curve)
+    joint = _joint(probs, labels)
+    T = _symmetric(n, eps)
+    if not is_blind or n == 2: T = _rows(joint, len(labels), T)
+    _,temp = _best_temp(lambda temp: _log_lik(_by_matrix(logp, labels, T, temp)[1]))
+    right,given = _by_matrix(logp, labels, T, temp)
+    share = float(1-(right/given.clip(1e-300)).mean())
+    most = 1-np.trace(joint) # as if no classes overlapped
+    hi = max(hi, min(most+_margin(most, len(labels)), 1.))
+    return dict(share=share, interval=(min(lo, share), float(hi)), temp=temp, rates=T, listed=(T, temp), curve=curve)
+
 # %% ../../nbs/wrong_labels/01_noise.ipynb #ns000015
 def fit_noise(
     probs, # Probabilities (items, N), of models that have not seen the item
@@ -251,31 +280,8 @@ def fit_noise(
     keep = np.flatnonzero(counts.reshape(n_items, -1).any(1))
     if len(keep)*n > max_numbers: keep = np.random.default_rng(0).choice(keep, max(1, max_numbers//n), replace=False)
     probs,labels,counts = probs[keep],labels[keep],counts[keep]
-    if sigmoid:
-        rates = _fit_binary(probs, labels, counts, by_class)
-        _,temp = _best_temp(lambda temp: _log_lik(_binary(probs, labels, rates, temp)[1][counts]))
-        right,given = _binary(probs, labels, rates, temp)
-        share = float(1-(right/given)[counts].mean())
-        margin = _margin(share, counts.sum())
-        interval = max(share-margin, 0.),min(share+margin, 1.)
-        return Noise(share, interval, temp, rates=rates, listed=(rates, temp), **common)
-    logp = _logs(probs)
-    share,(lo,hi),curve = _fit_even(logp, labels)
-    is_blind = lo == 0 and hi == curve.index[-1] # any share explains the labels as well
-    if is_blind: warnings.warn(f"a share of wrong labels between 0 and {hi:.2f} explains the {len(labels)} labels as "
-                               "well: these predictions cannot tell which are wrong")
-    eps = max(share, .01) if is_blind else hi # the list's
-    curve.loc[eps] = _best_temp(lambda temp: _log_lik(_even(_own(logp, labels, temp), eps, n)[1]))
-    if not by_class:
-        return Noise(share, (lo, hi), curve.temp[share], listed=(eps, curve.temp[eps]), curve=curve, **common)
-    joint = _joint(probs, labels)
-    T = _rows(joint, len(labels), _symmetric(n, eps))
-    _,temp = _best_temp(lambda temp: _log_lik(_by_matrix(logp, labels, T, temp)[1]))
-    right,given = _by_matrix(logp, labels, T, temp)
-    share = float(1-(right/given.clip(1e-300)).mean())
-    most = 1-np.trace(joint) # as if no classes overlapped
-    interval = min(lo, share),float(max(hi, min(most+_margin(most, len(labels)), 1.)))
-    return Noise(share, interval, temp, rates=T, listed=(T, temp), curve=curve, **common)
+    fit = _fit_sigmoid(probs, labels, counts, by_class) if sigmoid else _fit_softmax(probs, labels, by_class)
+    return Noise(**fit, **common)
 
 # %% ../../nbs/wrong_labels/01_noise.ipynb #ns000024
 few_items = 50
