@@ -250,13 +250,13 @@ def _fit_softmax(probs, labels, by_class):
     is_blind = lo == 0 and hi == curve.index[-1] # any share explains the labels as well
     if is_blind: warnings.warn(f"a share of wrong labels between 0 and {hi:.2f} explains the {len(labels)} labels as "
                                "well: these predictions cannot tell which are wrong")
-    eps = .01 if is_blind and n > 2 else hi # the list's; of two classes it names no more than argmax != label
+    eps = min(hi, .45) if is_blind else hi # the list's; below .5 an item with the probability 1/N is not named
     _,temp = _best_temp(lambda temp: _log_lik(_even(_own(logp, labels, temp), eps, n)[1]))
     if not by_class:
         return dict(share=share, interval=(lo, hi), temp=curve.temp[share], listed=(eps, temp), curve=curve)
     joint = _joint(probs, labels)
     T = _symmetric(n, eps)
-    if not is_blind or n == 2: T = _rows(joint, len(labels), T)
+    if not is_blind: T = _rows(joint, len(labels), T)
     _,temp = _best_temp(lambda temp: _log_lik(_by_matrix(logp, labels, T, temp)[1]))
     right,given = _by_matrix(logp, labels, T, temp)
     share = float(1-(right/given.clip(1e-300)).mean())
