@@ -241,7 +241,8 @@ def _fit_sigmoid(probs, labels, counts, by_class):
     right,given = _binary(probs, labels, rates, temp)
     share = float(1-(right/given.clip(1e-300))[counts].mean())
     margin = _margin(share, counts.sum())
-    return dict(share=share, interval=(max(share-margin, 0.), min(share+margin, 1.)), temp=temp, rates=rates,
+    interval = float(max(share-margin, 0.)),float(min(share+margin, 1.))
+    return dict(share=share, interval=interval, temp=temp, rates=rates,
                 listed=(rates, temp))
 
 def _fit_softmax(probs, labels, by_class):
