@@ -26,6 +26,7 @@ bench: $(VENV)/ready  ## Speed and memory beside other losses, into benchmarks/R
 
 study: $(VENV)/ready  ## Which reading of eps is better: into study/results.csv, resumed where it stopped; QUICK=1: a slice in a minute
 	$(BIN)/python study/run.py $(if $(QUICK),--quick)
+	$(BIN)/python study/issues.py $(if $(QUICK),--quick)
 
 readme: $(VENV)/ready  ## README.md from nbs/index.ipynb
 	$(BIN)/python nbs/_readme.py
