@@ -80,7 +80,7 @@ def __setattr__(self:LabelSmooth, name, value):
 def _check_learner(self:LabelSmooth, learn):
     "Raise if this callback is in a Learner already, or the Learner has another one for the same target"
     if self.learn is not None:
-        where = "this Learner already" if self.learn is learn else "another Learner"
+        where = "this Learner already, and would smooth twice" if self.learn is learn else "another Learner"
         raise ValueError(f"this LabelSmooth is in {where}: expected one for each, so `remove_cb` it or make another")
     others = learn._grab_cbs(LabelSmooth)
     if self.targ_idx in others.attrgot('targ_idx'): raise ValueError("LabelSmooth was added to this Learner twice for "

@@ -8,7 +8,6 @@ import torch
 from scipy.special import softmax
 from sklearn.model_selection import StratifiedKFold
 from fastai_labelsmooth.callback import LabelSmooth
-from fastai_labelsmooth.wrong_labels.noise import noise_of
 from fastai_labelsmooth.smoothers.model import Bootstrap
 from fastai_labelsmooth.smoothers.forward import Forward
 from fastai_labelsmooth.smoothers.penalties import ConfidencePenalty, MaxSup
@@ -40,6 +39,25 @@ def per_network(T):
     network = torch.arange(len(T))
     def mode(targ, batch): return (batch.pred.log_softmax(-1) + log_T[network, :, targ]).softmax(-1)
     return mode
+
+def joint_matrix(probs, labels):
+    """The noise matrix by the confident joint (Northcutt et al. 2021, section 3.1), drawn towards symmetric noise by
+    the variance of its entries: the estimator that the table was made with. (The library's is `fit_noise` by now)"""
+    n = probs.shape[1]
+    size = np.bincount(labels, minlength=n)
+    own = probs[np.arange(len(labels)), labels]
+    thresh = np.bincount(labels, own, n)/np.maximum(size, 1)
+    passed = (probs >= thresh - 1e-6) & (size > 0)
+    clean,some = np.where(passed, probs, -1).argmax(1),passed.any(1)
+    counts = np.bincount(clean[some]*n + labels[some], minlength=n*n).reshape(n, n)
+    counts = counts + np.diag(counts.diagonal() == 0)
+    joint = counts/counts.sum(0)*size
+    joint = joint/joint.sum()
+    T,even = joint/joint.sum(1, keepdims=True),symmetric(n, 1-np.trace(joint))
+    variance = (T*(1-T)/np.maximum(joint.sum(1)*len(labels), 1)[:, None]).sum()
+    distance = ((T-even)**2).sum()
+    by = min(variance/distance, 1.) if distance else 1.
+    return by*even + (1-by)*T
 
 class Cell:
     "A world, how long to fit, and the trainings so far: what several arms need is trained once"
@@ -128,11 +146,11 @@ def choose(cell, mode):
     return Result(pick(0), pick(1), seconds, None, eps, T if mode == 'forward' else None)
 
 def by_valid_matrix(cell):
-    "Forward with `noise_matrix` of the validation items, as the hard model sees them"
+    "Forward with the matrix of the validation items, as the hard model sees them"
     first = hard(cell)
     start = time.process_time()
     p,labels = softmax(first.valid, -1),cell.labels(cell.world.valid)
-    T = np.stack([noise_of(p[:, k], labels[:, k]).to_numpy() for k in range(cell.R)])
+    T = np.stack([joint_matrix(p[:, k], labels[:, k]) for k in range(cell.R)])
     return matrix(cell, T, first.seconds + time.process_time()-start)
 
 def folds(cell):
@@ -164,16 +182,16 @@ def forward_folds(cell): # with the eps of `label_issues`
 def train_labels(cell): return cell.labels(cell.world.train).T # (R, items)
 
 def fold_matrix(cell):
-    "`noise_of` the out-of-fold predictions of forward models"
+    "The matrix of the out-of-fold predictions of forward models"
     def make():
         p,_ = forward_folds(cell)
-        return np.stack([noise_of(o, labels).to_numpy() for o,labels in zip(p, train_labels(cell))])
+        return np.stack([joint_matrix(o, labels) for o,labels in zip(p, train_labels(cell))])
     return cell.once('fold matrix', make)
 
 def by_fold_matrix(cell): return matrix(cell, fold_matrix(cell), forward_folds(cell)[1])
 
 def posterior_issues(p, T, labels):
-    "`label_issues`' rule for given predictions: the most probable class, the label being known, is not the label"
+    "Which labels are not the most probable class, the label being known: the rule that the table was made with"
     return (p*T[:, labels].T).argmax(1) != labels
 
 def first_round(cell):

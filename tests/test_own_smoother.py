@@ -32,7 +32,9 @@ def test_a_target_for_what_is_ignored_is_refused(ask):
 def test_a_class_that_is_ignored_is_refused_too():
     with pytest.raises(ValueError, match='ignore_index=3'): mask_learner(counts_void, void=3).fit(1)
 
-@pytest.mark.parametrize('make', [lambda table: Rows(table).r, similarity_rows], ids=['Rows', 'similarity_rows'])
+def rows_of_similarity(table): return torch.as_tensor(np.array(similarity_rows(table)))
+
+@pytest.mark.parametrize('make', [lambda table: Rows(table).r, rows_of_similarity], ids=['Rows', 'similarity_rows'])
 def test_a_table_with_names_is_a_matrix(make):
     table = pd.DataFrame([[0, .8, .2], [.5, 0, .5], [.3, .7, 0]], list('abc'), list('abc'))
     matrix = make(table.to_numpy())
