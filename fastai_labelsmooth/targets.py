@@ -186,7 +186,7 @@ def plain(targ):
     "`targ` as a plain tensor; TypeError if it can be no target"
     if not isinstance(targ, Tensor) or targ.is_complex():
         raise TypeError(f"targ={targ!r}: expected a tensor of class indices or of probabilities")
-    return targ if type(targ) is Tensor else targ.as_subclass(Tensor)
+    return targ if type(targ) is Tensor else Tensor.as_subclass(targ, Tensor) # a class may refuse its own method
 
 def class_index(targ, inp, axis):
     "Class indices in the logits' shape without the class axis, where fastai's tabular targets have one entry"

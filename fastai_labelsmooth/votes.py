@@ -20,11 +20,19 @@ from fastai.torch_basics import L, TensorImage, dispatch
 from fastai.vision.data import get_grid
 from fastai.tabular.core import Tabular
 from fastcore.xtras import truncstr
+from .targets import plain
 from .losses import SoftCrossEntropyLossFlat, dot
 
 # %% ../nbs/11_votes.ipynb #vt000016
 _hard_only = ("targets are votes, a share for each class: expected class indices. For a metric, on_majority(metric); "
               "for a confusion matrix, `votes.argmax(1)` and `preds.argmax(1)` of `get_preds`")
+
+class _Shares(Tensor):
+    "What fastai's CastToTensor makes of votes: a plain tensor in all operations, which hard-target metrics refuse"
+    __torch_function__ = torch._C._disabled_torch_function_impl
+    def as_subclass(self, cls):
+        if cls is TensorBase: raise TypeError(_hard_only)
+        return super().as_subclass(cls)
 
 class TensorVotes(TensorBase):
     "Shares of votes, classes on the last axis"
@@ -32,7 +40,7 @@ class TensorVotes(TensorBase):
         # `flatten_check`, with which fastai's metrics and ClassificationInterpretation begin, casts to this very class:
         # what would be a wrong confusion matrix, or the error `==: 64 192`, is an error that says what to do
         if cls is TensorBase: raise TypeError(_hard_only)
-        return super().as_subclass(cls)
+        return super().as_subclass(_Shares if cls is Tensor else cls)
 
 class Votes(dict, ShowTitle):
     "Shares of votes by name, most first"
@@ -199,7 +207,7 @@ class OnMajority(Metric):
         "Class indices for votes; other targets as they are"
         is_dense = y.is_floating_point() and y.shape == getattr(pred, 'shape', None) # a table's are plain
         if not is_dense and not isinstance(y, TensorVotes): return y
-        return TensorCategory(y.as_subclass(Tensor).argmax(-1))
+        return TensorCategory(plain(y).argmax(-1))
 
     def reset(self): self.metric.reset()
 
@@ -229,7 +237,7 @@ def on_majority(
 def _check_votes(pred, targ):
     if not targ.is_floating_point() or targ.shape != pred.shape: raise ValueError(
         f"targ has dtype {targ.dtype}, shape {tuple(targ.shape)}: expected votes, floats of shape {tuple(pred.shape)}")
-    return pred.as_subclass(Tensor).float(),targ.as_subclass(Tensor).float()
+    return plain(pred).float(),plain(targ).float()
 
 def _entropy(p): return torch.special.entr(p).sum(-1)
 

@@ -489,3 +489,11 @@ def test_votes_kl_with_a_masked_class():
 
 def test_very_many_votes_do_not_overflow():
     assert ReadVotes(['a', 'b'])([1e308, 1e308]).tolist() == [.5, .5]
+
+def test_a_metric_of_hard_targets_says_what_to_take():
+    "In a Learner, where fastai casts targets to plain tensors"
+    learn = picture_learner([])
+    learn.metrics = accuracy
+    with pytest.raises(TypeError, match=r'on_majority\(metric\)'): learn.fit(1)
+    learn.metrics = on_majority(accuracy)
+    learn.fit(1)
