@@ -130,7 +130,7 @@ def add_rest(
 ) -> Tensor: # Dense: `on*y + share*rest`; zeros where ignored
     "A label, and a share of something else; ValueError for targets out of range"
     y = hard_target(targ, task)
-    if not isinstance(y, SoftTarget): return (on*y + share*rest) * y.any(task.axis, keepdim=True)
+    if not isinstance(y, SoftTarget): return (on*y + share*rest).masked_fill(~y.any(task.axis, keepdim=True), 0)
     if rest.shape != y.shape: raise ValueError(f"targ has shape {tuple(targ.shape)}: expected class indices "
         f"for logits of shape {tuple(rest.shape)} with class axis {task.axis}")
     index,keep = split_ignored(y.index, y.ignore_index)
