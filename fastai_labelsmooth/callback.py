@@ -164,7 +164,7 @@ def _soft(self:LabelSmooth, targ, batch, loss_func):
     soft = self.smoother(targ, batch)
     weighs = getattr(getattr(loss_func, 'func', None), 'weight', None) is not None
     if not weighs or batch.task.sigmoid or isinstance(soft, SoftTarget): return soft
-    return DenseTarget.of(soft, targ.argmax(batch.task.axis) if targ.is_floating_point() else targ)
+    return DenseTarget.of(soft, targ.argmax(batch.task.axis) if targ.is_floating_point() else targ.long())
 
 @patch
 def _check_first(self:LabelSmooth, targ, batch):

@@ -138,7 +138,7 @@ class FromFunction(Smoother):
 def add_rest(targ, on, rest, share, task):
     "`on*y + share*rest`, dense, zeros where ignored. `rest` has the shape of the logits; ValueError for bad targets"
     y = hard_target(targ, task)
-    if not isinstance(y, SoftTarget): return (on*y + share*rest) * y.any(task.axis, keepdim=True)
+    if not isinstance(y, SoftTarget): return (on*y + share*rest).masked_fill(~y.any(task.axis, keepdim=True), 0)
     if rest.shape != y.shape: raise ValueError(f"targ has shape {tuple(targ.shape)}: expected class indices "
         f"for logits of shape {tuple(rest.shape)} with class axis {task.axis}")
     index,keep = split_ignored(y.index, y.ignore_index)
