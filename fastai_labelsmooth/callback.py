@@ -207,6 +207,7 @@ def _mix(self:LabelSmooth, mixer, batch):
 def after_pred(self:LabelSmooth):
     "The last event before the loss: a soft target for the hard one, and the prediction as the smoother observes it"
     learn,smoother = self.learn,self.smoother
+    self.kept.clear() # of a batch that was interrupted
     if not len(learn.yb) or not (learn.training or self.smooth_valid or smoother.in_valid): return
     mixer = mixer_of(learn.loss_func) if learn.training else None
     if not self.is_checked and not mixer: learn.loss_func = soft_loss(learn.loss_func) # it may have come in mid-fit
@@ -219,7 +220,7 @@ def after_pred(self:LabelSmooth):
     mixed = self._mix(mixer, batch) if mixer else ()
     if learn.training and not self.is_probe: smoother.update(targ, batch)
     if learn.training and callable(self.eps): self.used_eps.append(batch.eps)
-    self.kept[:] = [(learn.pred, learn.yb[self.targ_idx], mixer, *mixed)]
+    self.kept.append((learn.pred, learn.yb[self.targ_idx], mixer, *mixed))
     learn.yb,learn.pred = _replaced(learn.yb, self.targ_idx, soft),observed
 
 @patch

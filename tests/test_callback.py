@@ -668,3 +668,13 @@ def test_logits_that_are_masked_train():
         learn.model = Masked()
         learn.fit(1)
         assert weights(learn).isfinite().all() and np.isfinite(learn.recorder.values[0][0]), mode
+
+@pytest.mark.parametrize('event', ['after_pred', 'after_loss'])
+def test_looking_after_an_interruption_sees_nothing_of_the_dead_batch(event):
+    "`validate` and `get_preds` do not smooth, so no batch of theirs replaces anything"
+    learn = digits_learner(LabelSmooth(.2))
+    order = 1000 if event == 'after_pred' else 0 # between smoothing and putting back
+    with pytest.raises(KeyboardInterrupt): learn.fit(1, 0., cbs=raiser(event, KeyboardInterrupt, order))
+    start = digits_learner(LabelSmooth(.2))
+    assert list(learn.validate()) == pytest.approx(list(start.validate()))
+    for a,b in zip(learn.get_preds(), start.get_preds()): assert_close(a, b)
