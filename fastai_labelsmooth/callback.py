@@ -105,9 +105,7 @@ def _pair(self:LabelSmooth):
     self.learn.loss_func = paired
 
 @patch
-def after_create(self:LabelSmooth):
-    "Pair the loss"
-    self._pair()
+def after_create(self:LabelSmooth): self._pair()
 
 @patch
 def before_fit(self:LabelSmooth):

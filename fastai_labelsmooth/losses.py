@@ -70,11 +70,13 @@ def _item_weight(target, axis, class_weight):
 
 # %% ../nbs/02_losses.ipynb #8099dc06
 def _sum_product(x, y, axis):
-    "`(x*y).sum(axis)`; of many values some items at a time, so that the product takes little memory"
+    "`(x*y).sum(axis)`; of many values some items at a time, each product in the memory of the last one"
     items = max(1, 2**22*len(y)//max(1, y.numel()))
     is_small = not axis or items >= len(y)
     if is_small or not is_eager() or x.requires_grad or y.requires_grad: return (x*y).sum(axis)
-    return torch.cat([(a*b).sum(axis) for a,b in zip(x.expand_as(y).split(items), y.split(items))])
+    res = y.new_empty(y.select(axis, 0).shape, dtype=torch.promote_types(x.dtype, y.dtype))
+    for part,a,b in zip(res.split(items), x.expand_as(y).split(items), y.split(items)): torch.sum(a*b, axis, out=part)
+    return res
 
 def dot(targ, logp, axis):
     "Sum over the classes of target times log-probability. What has no mass costs nothing: 0 times infinity is 0"
@@ -143,8 +145,8 @@ class _FusedCrossEntropy(torch.autograd.Function):
         logp = _log_softmax(inp, axis)
         loss = _reduced(logp, *args)
         if not ctx.needs_input_grad[0]: return loss
-        # not saved as torch saves it: the logits may be changed in place, as the gradient is made already
-        ctx.save_for_backward(loss.new_empty(0))
+        # the logits are not saved as torch saves them: they may be changed in place, as the gradient is made already
+        ctx.save_for_backward(args[0].base if args[0].index is None else args[0].index)
         ctx.inp,ctx.version = inp,inp._version
         ctx.args,ctx.grad = args,_grad_(logp, *args)
         return loss
