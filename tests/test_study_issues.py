@@ -1,5 +1,9 @@
 "The suite of evidence on wrong labels: its data, its lists, its scores"
+import sys
+from pathlib import Path
 import numpy as np, pandas as pd, pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 from study import issues
 from study.issues_data import development, held_out, load, observed, rare_world, world
 from study.issues_report import report
