@@ -7,7 +7,6 @@ __all__ = ['as_arrays', 'Noise', 'fit_noise']
 
 # %% ../../nbs/wrong_labels/01_noise.ipynb #ns000004
 import warnings
-import matplotlib.pyplot as plt
 import pandas as pd
 from functools import lru_cache
 from scipy.optimize import brentq, minimize_scalar
@@ -15,6 +14,7 @@ from scipy.special import log_softmax, logsumexp
 from fastai.basics import *
 from ..interpret.metrics import targ_idx_of
 from ..interpret.predictions import class_names
+from ..interpret.plots import heat_map
 from .refit import activation_of, items_of, labels_of
 from ..pairing import soft_loss, task_of
 
@@ -383,19 +383,16 @@ def _title(T):
 
 def _heat_map(T):
     n = len(T)
-    size = min(2.2+.45*n, 9)
-    _,ax = plt.subplots(figsize=(size+1, size), layout='constrained')
-    off = T.to_numpy()*~np.eye(n, dtype=bool)
-    im = ax.imshow(off, cmap='Blues', vmin=0, vmax=max(.1, off.max()))
+    ax = heat_map(T, list(T.index), least=.1)
+    im, = ax.images
+    off = im.get_array()
     if n <= 12:
         for i,j in np.ndindex(n, n):
             ax.text(j, i, f'{T.iat[i, j]:.2f}'.lstrip('0'), ha='center', va='center', fontsize=8,
                     color='white' if off[i, j] > .6*im.get_clim()[1] else 'black')
-    ax.set_xticks(range(n), T.columns)
-    ax.set_yticks(range(n), T.index)
     ax.set(xlabel='label', ylabel='clean class')
     ax.set_title(_title(T), fontsize=10)
-    ax.figure.colorbar(im, label='probability of a wrong label')
+    ax.figure.colorbar(im, label='probability of a wrong label', shrink=.75)
 
 def _bars(T):
     ax = T.plot.bar(figsize=(max(4, .5*len(T)+2), 2.8), ylabel='rate')
