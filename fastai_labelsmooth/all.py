@@ -20,3 +20,4 @@ from fastai_labelsmooth.wrong_labels.refit import *
 from fastai_labelsmooth.wrong_labels.noise import *
 from fastai_labelsmooth.wrong_labels.eps_find import *
 from fastai_labelsmooth.wrong_labels.issues import *
+from fastai_labelsmooth.wrong_labels.fix import *

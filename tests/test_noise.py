@@ -12,7 +12,6 @@ from fastai.text.models.awdlstm import awd_lstm_clas_config
 from sklearn.datasets import load_breast_cancer
 from fastai_labelsmooth.all import *
 from fastai_labelsmooth.wrong_labels.refit import refits
-from fastai_labelsmooth.wrong_labels.noise import noise_of
 from helpers import digits_dls, digits_learner, quiet, weights
 
 @pytest.fixture(autouse=True)
@@ -177,7 +176,6 @@ def test_a_trained_learner_is_warned_of():
 def test_bad_folds():
     for folds in (1, 2.5, 1000):
         with pytest.raises(ValueError, match=f'folds={folds}'): digits_learner().oof_preds(folds=folds)
-    with pytest.raises(ValueError, match='rounds=0'): digits_learner().label_issues(rounds=0)
 
 # The noise matrix
 
@@ -207,51 +205,8 @@ def test_bad_predictions():
     p = torch.full((512, 10), .1)
     for preds,message in ((p[:5], '5 items: expected one row for each of the 512'), (p*2, 'no probabilities'), (p/float('nan'), 'no probabilities')):
         with pytest.raises(ValueError, match=message): learn.noise_matrix(preds=preds)
-        with pytest.raises(ValueError, match=message): learn.label_issues(preds=preds)
     multi = digits_learner(loss_func=BCEWithLogitsLossFlat())
     with pytest.raises(ValueError, match='one label for each probability'): multi.noise_matrix(preds=p)
-
-# The issues
-
-def test_issues_are_wrong_labels_and_training_without_them_is_better():
-    dls,wrong = noisy_digits(.3, 900, 400)
-    learn = digits_learner(LabelSmooth(mode='forward'), dls=dls)
-    issues = learn.label_issues(folds=3, n_epoch=15, lr=1e-2)
-    assert list(issues.columns) == ['label', 'likely', 'prob_label', 'prob_likely'] and issues.index.name == 'item'
-    found = np.isin(np.arange(900), issues.index)
-    assert wrong[found].mean() > .8 and found[wrong].mean() > .8
-    assert wrong[issues.index[:50]].mean() > .95 # worst first
-    margin = (issues.prob_likely-issues.prob_label).to_numpy()
-    assert (margin > 0).all() and (np.diff(margin) <= 0).all()
-    y = np.array([int(y) for _,y in dls.train.dataset])
-    assert (issues.label == y[issues.index]).all() and (issues.likely != issues.label).all()
-
-def test_the_second_round_trains_without_what_the_first_found():
-    dls,_ = noisy_digits(.3)
-    for i,(x,_) in enumerate(dls.train.dataset): x[0] = i/1000 # a pixel that is always empty
-    args = dict(folds=2, n_epoch=12, lr=1e-2)
-    first = digits_learner(dls=dls).label_issues(rounds=1, **args).index
-    Seen.log = []
-    digits_learner(Seen(), dls=dls).label_issues(**args)
-    one,two = ({round(1000*o) for o in Seen.log[i][0] | Seen.log[i+1][0]} for i in (0, 2))
-    assert len(Seen.log) == 4 and len(first) > 20
-    assert one == set(range(512)) and two == one-set(first)
-
-def test_issues_of_given_predictions_are_by_the_posterior():
-    learn = digits_learner()
-    y = tensor([int(y) for _,y in learn.dls.train.dataset])
-    p = F.one_hot(y, 10).double()*.8+.02
-    p[3] = 1e-7
-    p[3, (y[3]+1)%10] = 1-9e-7
-    for preds in (p, p.numpy(), (p, y)):
-        issues = learn.label_issues(preds=preds)
-        assert list(issues.index) == [3] and issues.likely[3] == (y[3]+1)%10
-    probs,labels = random_preds(512, 10) # noise in one direction
-    issues = learn.label_issues(preds=(tensor(probs), tensor(labels)))
-    joint = probs*noise_of(probs, labels).to_numpy()[:, labels].T # of class and label
-    posterior = pd.Series((joint.max(1)/joint.sum(1)))
-    assert len(issues) > 50 and np.allclose(issues.prob_likely, posterior[issues.index])
-    assert list(issues.index.sort_values()) == list(np.where(joint.argmax(1) != labels)[0])
 
 def test_tabular_learner():
     "fastai's tabular `DataLoader` draws with replacement, and has names for the classes"
@@ -265,8 +220,8 @@ def test_tabular_learner():
     eps,table = learn.eps_find(5, 1e-2, eps=(0., .2), show_plot=False)
     issues = learn.label_issues(folds=3, n_epoch=10, lr=1e-2)
     assert set(issues.label) <= {'benign', 'malignant'}
-    assert wrong[issues.index].mean() > .6
-    learn.dls = without(learn.dls, issues.index)
+    assert wrong[issues.source].mean() > .6
+    learn.dls = without(learn.dls, issues)
     learn.fit_one_cycle(1)
     assert len(learn.get_preds(0)[0]) == 450-len(issues)
 

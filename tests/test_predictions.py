@@ -2,6 +2,7 @@
 import pytest
 from torch.testing import assert_close
 from fastai.basics import *
+from fastai.data.all import DataBlock, RandomSplitter, TransformBlock
 from fastai_labelsmooth.all import *
 from helpers import digits_dls, digits_learner, logits_learner as learner, multi_data, seg_data, softmax_data
 
@@ -9,7 +10,7 @@ def test_topk_softmax():
     z,y = softmax_data(100)
     top = learner(z, y, CrossEntropyLossFlat()).topk(k=3)
     probs,idx = z.softmax(1).topk(3)
-    assert list(top) == ['target', 'loss', 'pred_1', 'prob_1', 'pred_2', 'prob_2', 'pred_3', 'prob_3']
+    assert list(top) == ['source', 'target', 'loss', 'pred_1', 'prob_1', 'pred_2', 'prob_2', 'pred_3', 'prob_3']
     assert top['target'].tolist() == y.tolist()
     assert top['loss'].to_numpy() == pytest.approx([-math.log(p[t]) for p,t in zip(z.double().softmax(1).tolist(), y.tolist())], rel=1e-4, abs=1e-6)
     for i in range(3):
@@ -38,7 +39,7 @@ def test_topk_of_one_logit(pred_column, targ_column, dtype):
     assert top['pred_1'].tolist() == [['no', 'yes'][int(o > .5)] for o in p]
     assert top['prob_1'].to_numpy() == pytest.approx(p.maximum(1-p).numpy()) and top['prob_2'].to_numpy() == pytest.approx(p.minimum(1-p).numpy())
     assert top['loss'].to_numpy() == pytest.approx(F.binary_cross_entropy(p, y[:, 0].double(), reduction='none').numpy(), rel=1e-4, abs=1e-6)
-    assert list(learn.topk(k=1, dl=DataLoader([(o,) for o in z], bs=8, num_workers=0))) == ['pred_1', 'prob_1']
+    assert list(learn.topk(k=1, dl=DataLoader([(o,) for o in z], bs=8, num_workers=0))) == ['source', 'pred_1', 'prob_1']
 
 def test_topk_names_of_two_classes_of_text():
     "fastai's text has two vocabularies, and here as many classes"
@@ -53,7 +54,7 @@ def test_topk_of_a_shuffled_dl_and_without_targets():
     learn = learner(z, y, CrossEntropyLossFlat())
     pd.testing.assert_frame_equal(learn.topk(dl=DataLoader(list(zip(z, y)), bs=8, shuffle=True, num_workers=0)), learn.topk())
     top = learn.topk(k=2, dl=DataLoader([(o,) for o in z], bs=8, shuffle=True, num_workers=0))
-    assert list(top) == ['pred_1', 'prob_1', 'pred_2', 'prob_2'] and top['pred_1'].tolist() == z.argmax(1).tolist()
+    assert list(top) == ['source', 'pred_1', 'prob_1', 'pred_2', 'prob_2'] and top['pred_1'].tolist() == z.argmax(1).tolist()
 
 def test_the_training_set_whole_and_in_order():
     "Although its loader shuffles and drops the last batch"
@@ -88,21 +89,27 @@ def test_topk_takes_numpy_integers(k):
     learn = learner(*softmax_data(), CrossEntropyLossFlat())
     pd.testing.assert_frame_equal(learn.topk(k), learn.topk(2))
 
-def test_topk_says_which_item(tmp_path):
+def test_topk_says_where_items_come_from(tmp_path):
     z,y = softmax_data(6)
     learn = learner(z, y, CrossEntropyLossFlat())
-    assert learn.topk().index.name == 'item' and learn.topk().index.tolist() == list(range(6))
+    assert learn.topk().source.tolist() == learn.topk().index.tolist() == list(range(6)) # plain data: the position
     files = [tmp_path/f'{c}.pt' for c in 'fbdaec']
-    def dls(files): return Datasets(files, [[lambda o: z[paths.index(o)]], [lambda o: y[paths.index(o)]]],
-                                    splits=(range(6), range(6))).dataloaders(bs=4, shuffle=True, num_workers=0, device='cpu')
-    paths = files
-    learn.dls = dls(files)
+    at = files.index
+    learn.dls = Datasets(files, [[lambda o: z[at(o)]], [lambda o: y[at(o)]]], splits=(range(6), range(6))).dataloaders(
+        bs=4, shuffle=True, num_workers=0, device='cpu')
     for ds_idx in (0, 1): # in dataset order, though training shuffles
         top = learn.topk(k=1, ds_idx=ds_idx)
-        assert top.index.tolist() == [o.name for o in files] and top.pred_1.tolist() == z.argmax(1).tolist()
-    paths = [tmp_path/str(i)/'same.pt' for i in range(6)]
-    learn.dls = dls(paths)
-    assert learn.topk().index.tolist() == list(map(str, paths))
+        assert top.source.tolist() == files and top.pred_1.tolist() == z.argmax(1).tolist()
+
+def test_topk_joins_the_rows_of_a_dataframe():
+    z,y = softmax_data(40)
+    df = pd.DataFrame(dict(z=list(z), y=y, best=z.argmax(1)), index=np.random.default_rng(0).permutation(40)+100)
+    block = DataBlock((TransformBlock, TransformBlock), get_x=lambda r: r.z, get_y=lambda r: tensor(r.y),
+                      splitter=RandomSplitter(.5, seed=1))
+    learn = learner(z, y, CrossEntropyLossFlat())
+    learn.dls = block.dataloaders(df, bs=8, num_workers=0)
+    top = learn.topk(1).join(df[['best']])
+    assert len(top) == 20 and (top.pred_1 == top.best).all() and (df.best[top.source] == top.pred_1.to_numpy()).all()
 
 class Sorted(DataLoader):
     "Its order is not the dataset's, as of text"

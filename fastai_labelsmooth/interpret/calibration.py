@@ -16,6 +16,7 @@ from scipy.optimize import minimize_scalar
 from ..eps import on_off
 from ..losses import soft_cross_entropy
 from ..smoothers.core import Batch, Smoother
+from ..smoothers.forward import Forward
 from ..callback import LabelSmooth
 from ..pairing import task_of
 from .metrics import (Activation, Scores, adaptive_calibration_error, bin_sums,
@@ -146,10 +147,12 @@ def _fit_temperature(z, targ, task, smoother, eps):
         observed = smoother.observed(scaled, Batch(task, eps, scaled))
         if task.sigmoid: return F.binary_cross_entropy_with_logits(observed, targ).item()
         return soft_cross_entropy(observed, targ).item()
-    lo,hi = math.log(.01),math.log(100)
+    # "forward" learns the clean class, and is hardly ever too little sure of it. A temperature below 1 fits noise: with
+    # 40% wrong labels the NLL of the clean class was .57 before, 1.23 with a free temperature, .58 from 1 on
+    lo,hi = 0. if isinstance(smoother, Forward) else math.log(.01),math.log(100)
     best = minimize_scalar(nll, bounds=(lo, hi), method='bounded', options=dict(xatol=1e-6))
-    if best.x < lo+1e-3: raise ValueError("the targets grow ever more likely as the temperature falls to 0.01: "
-        "expected a dl with at least one mistake, and logits that differ")
+    if lo < 0 and best.x < lo+1e-3: raise ValueError("the targets grow ever more likely as the temperature falls to "
+        "0.01: expected a dl with at least one mistake, and logits that differ")
     if best.x > hi-1e-3: raise ValueError("the targets grow ever more likely as the temperature rises to 100: "
         "expected a trained model, and targets in the order of its classes")
     return math.exp(best.x)
