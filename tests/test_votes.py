@@ -59,6 +59,12 @@ def test_shares_are_counts_over_their_sum(votes):
               dict(zip(names, votes)), pd.Series(votes[::-1], names[::-1]), Counter({k:v for k,v in zip(names, votes) if v})]
     for o in others: assert_close(torch.tensor(read(o).tolist()), want)
 
+@pytest.mark.parametrize('kind', [list, tuple, np.array, L], ids=lambda o: o.__name__)
+def test_the_names_that_annotators_gave(kind):
+    assert ReadVotes(names)(kind(['high', 'low', 'high'])).tolist() == pytest.approx([1/3, 0, 2/3])
+    assert ReadVotes(['4', '9', '8'])(kind(['4', '9', '8'])).tolist() == pytest.approx([1/3]*3)
+    assert ReadVotes(['4', '9', '8'])(kind([4, 9, 8])).tolist() == pytest.approx([4/21, 9/21, 8/21]) # numbers are counts
+
 @given(counts)
 def test_names_come_most_first(votes):
     read = ReadVotes(names)
@@ -75,7 +81,7 @@ def test_votes_in_words():
 
 bad = [([1, -1, 3], ValueError, "'middle': -1.0"), ([0, 0, 0], ValueError, "'middle': 0.0"), ([1, float('nan'), 1], ValueError, 'nan'),
        ([1, float('inf'), 1], ValueError, 'inf'), ([1, 2], ValueError, '[1, 2]'), (dict(low=1, hihg=2), ValueError, "'hihg'"), ({}, ValueError, "'low': 0.0"), ([[1], [2]], ValueError, '[[1], [2]]'),
-       ('low', ValueError, "'low'"), (3, ValueError, '3'), (['low', 'low', 'high'], TypeError, 'Counter'), (None, ValueError, 'None')]
+       ('low', ValueError, "'low'"), (3, ValueError, '3'), (['low', 'low', 'hihg'], ValueError, "'hihg'"), ([1, 'low', 2], TypeError, 'numbers of votes, or the names'), (None, ValueError, 'None')]
 
 @pytest.mark.parametrize('votes,error,said', bad, ids=[str(o[0]) for o in bad])
 @pytest.mark.parametrize('where', [7, 19], ids=['training', 'validation'])
