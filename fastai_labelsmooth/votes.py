@@ -195,7 +195,7 @@ def VotesBlock(
     vocab:list # Names of the classes, at least 2, in the order of the votes
 ) -> TransformBlock: # For `DataBlock(blocks=...)` and `from_df(..., y_block=...)`
     """Block for votes: `VotesBlock(['negative', 'neutral', 'positive'])`. `get_y` gives counts or shares in this order,
-    a dict by name, or the names that annotators gave. Targets are float32 shares (B, N), the loss is `VotesLossFlat()`"""
+    a dict by name, or the names that annotators gave. Targets: float32 shares (B, N), the loss is `VotesLossFlat()`"""
     return TransformBlock(type_tfms=ReadVotes(vocab))
 
 # %% ../nbs/11_votes.ipynb #vt000036
