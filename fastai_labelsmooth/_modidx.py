@@ -765,6 +765,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                             'fastai_labelsmooth/wrong_labels/issues.py'),
                                                         'fastai_labelsmooth.wrong_labels.issues._digest': ( 'wrong_labels/issues.html#_digest',
                                                                                                             'fastai_labelsmooth/wrong_labels/issues.py'),
+                                                        'fastai_labelsmooth.wrong_labels.issues._fingerprints': ( 'wrong_labels/issues.html#_fingerprints',
+                                                                                                                  'fastai_labelsmooth/wrong_labels/issues.py'),
                                                         'fastai_labelsmooth.wrong_labels.issues._issues': ( 'wrong_labels/issues.html#_issues',
                                                                                                             'fastai_labelsmooth/wrong_labels/issues.py'),
                                                         'fastai_labelsmooth.wrong_labels.issues._issues_of_items': ( 'wrong_labels/issues.html#_issues_of_items',

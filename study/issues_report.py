@@ -2,8 +2,8 @@
 import pandas as pd
 from .issues_data import noises
 
-arms = ['hard', 'forward one', 'forward folds', 'forward matrix', 'even', 'by class', 'cleanlab', 'cleanlab twice',
-        'argmax twice']
+arms = ['hard', 'forward one', 'forward folds', 'forward matrix', 'even', 'even relabelled', 'even by hand',
+        'random by hand', 'by class', 'cleanlab', 'cleanlab twice', 'argmax twice']
 lists = ['even', 'by class', 'cleanlab', 'cleanlab self', 'argmax', 'cleanlab twice', 'argmax twice']
 symmetric = list(noises[1:4])
 

@@ -231,6 +231,16 @@ def test_masks():
     assert abs(issues.attrs['share']-(labels != y)[labels != 255].float().mean().item()) < .02
     assert len(learn.label_issues(5, 1e-2, thresh=0, folds=2)) == 90
 
+def test_kept_predictions_are_of_these_masks(tmp_path):
+    x,y = shapes(40)
+    def learn(): return learner_of(list(zip(x, y)), nn.Conv2d(3, 3, 3, padding=1), CrossEntropyLossFlat(axis=1), bs=16, cbs=Trained())
+    a = learn().label_issues(1, 1e-2, thresh=0, folds=2, path=tmp_path)
+    b = learn().label_issues(1, 1e-2, thresh=0, folds=2, path=tmp_path)
+    assert Trained.count == 2
+    pd.testing.assert_frame_equal(a, b)
+    y[3, 5, 5] = 2-y[3, 5, 5]+(y[3, 5, 5] == 1)
+    with pytest.raises(ValueError, match='labels='): learn().label_issues(1, 1e-2, thresh=0, folds=2, path=tmp_path)
+
 def test_sequences():
     "A label for each step, classes last, some steps unknown"
     g = torch.Generator().manual_seed(0)

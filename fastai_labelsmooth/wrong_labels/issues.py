@@ -315,6 +315,11 @@ def _check_rows(learn, task, preds, targs):
 
 def _as_hard(learn): learn.remove_cb(LabelSmooth)
 
+def _fingerprints(masks):
+    "A number for each mask, so that kept predictions are not taken for those of other masks"
+    y = masks.flatten(1).double()
+    return y @ torch.linspace(1, 2, y.shape[1], dtype=torch.double)
+
 def _oof_hard(learn, n_epoch, lr, tmp, path=None, **kwargs):
     "Out-of-fold predictions of models without a LabelSmooth, and the targets; None for masks, which would be many"
     items = items_of(learn.dls.train)
@@ -323,7 +328,10 @@ def _oof_hard(learn, n_epoch, lr, tmp, path=None, **kwargs):
     task = task_of(soft_loss(learn.loss_func), some)
     if some is None: is_mask = targs[0].numel() > 1 and not task.sigmoid
     else: is_mask = rows_of(task, some, targs)[0].shape[1] > 1
-    if is_mask: targs,path,res = torch.zeros(len(items), dtype=torch.long),ifnone(path, tmp),None
+    if is_mask:
+        chunks = np.array_split(items, -(-len(items)//learn.dls.train.bs)) if path else []
+        targs = torch.cat([_fingerprints(labels_of(learn, o)) for o in chunks]) if path else torch.zeros(len(items))
+        path,res = path or tmp,None
     else:
         res = targs = labels_of(learn, items)
         if some is not None: _check_rows(learn, task, some[np.arange(len(items)) % len(some)], targs)
@@ -363,8 +371,8 @@ def label_issues(self:Learner,
     fit expects to be wrong. Of masks and sequences an item is named that has such positions."""
     if thresh is not None and not (isinstance(thresh, Real) and 0 <= thresh < 1): raise ValueError(
         f"thresh={thresh!r}: expected a probability from 0 (every item, ranked) to below 1, or None")
-    items_of(self.dls.train)
-    src = sources(self.dls.train_ds)
+    n = len(items_of(self.dls.train))
+    src = sources(self.dls.train_ds)[:n]
     _refuse_doubles(src)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as tmp:
         if preds is None: preds,targs = _oof_hard(self, n_epoch, lr, tmp, **kwargs)
