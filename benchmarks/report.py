@@ -1,11 +1,12 @@
 "What the benchmarks share: the device, the clock, and where the tables go"
-import os, platform, random, re, subprocess, sys, time
+import gc, os, platform, random, re, subprocess, sys, time
 from contextlib import contextmanager
 from importlib.metadata import version, PackageNotFoundError
 from pathlib import Path
 import pandas as pd, torch
 
 device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+budget = 8 if device.type == 'cpu' else 4 # seconds of a comparison; a GPU does more turns in them
 
 def clock(f):
     "Seconds that `f()` takes on the device"
@@ -35,6 +36,14 @@ def busy(n=None):
     finally:
         for p in spinning: p.kill()
 
+def cuda_peak(f):
+    "Bytes that `f()` takes on the GPU at most, beyond what was taken before"
+    gc.collect()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    f()
+    return torch.cuda.max_memory_allocated()-before
+
 def spread(times): return (times.quantile(.75)-times.quantile(.25))/times.median() # interquartile range over median
 
 def setup(*packages):
@@ -42,13 +51,12 @@ def setup(*packages):
     def v(p):
         try: return f'{p} {version(p)}'
         except PackageNotFoundError: return None
+    cpu = re.search(r'model name\s*: (.*)', Path('/proc/cpuinfo').read_text()) if Path('/proc/cpuinfo').exists() else None
+    where = f'{cpu.group(1) if cpu else platform.processor()}, {torch.get_num_threads()} threads'
     if device.type == 'cuda':
         x = torch.empty(2**28, device=device)
         copy = timed({'copy': lambda: x.clone()}, 2)['copy'].median()
-        where = f'{torch.cuda.get_device_name()}, copies {2*x.numel()*4/copy/1e9:.0f} GB/s'
-    else:
-        cpu = re.search(r'model name\s*: (.*)', Path('/proc/cpuinfo').read_text()) if Path('/proc/cpuinfo').exists() else None
-        where = f'{cpu.group(1) if cpu else platform.processor()}, {torch.get_num_threads()} threads'
+        where = f'{torch.cuda.get_device_name()}, copies {2*x.numel()*4/copy/1e9:.0f} GB/s; {where}'
     return f"{where}; Python {platform.python_version()}, " + ', '.join(filter(None, map(v, ('torch', 'fastai', *packages)))) + '.'
 
 def write_part(name, text):
