@@ -9,17 +9,13 @@ device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 budget = 8 if device.type == 'cpu' else 4 # seconds of a comparison; a GPU does more turns in them
 
 def clock(f):
-    "Seconds that `f()` takes on the device"
-    if device.type == 'cpu':
-        start = time.perf_counter()
-        f()
-        return time.perf_counter()-start
-    start,end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
+    "Seconds until `f()` is done, on a GPU too. (A CUDA event that a forked data-loader worker inherits would end it)"
+    wait = torch.cuda.synchronize if device.type == 'cuda' else lambda: None
+    wait()
+    start = time.perf_counter()
     f()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end)/1000
+    wait()
+    return time.perf_counter()-start
 
 def timed(runs, seconds, least=7, most=3000):
     "Run all of `runs` in turns, in shuffled order, for about `seconds`: a row of seconds a turn, a column each"
