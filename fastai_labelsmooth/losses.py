@@ -89,7 +89,7 @@ def dot(targ, logp, axis):
 def _log_softmax(x, axis): # half precision is widened for sums
     return x.log_softmax(axis, dtype=torch.promote_types(x.dtype, torch.float32))
 
-def _keepdim(x, axis): return x.unsqueeze(axis) if isinstance(x, Tensor) and x.ndim else x
+def _keepdim(x, axis): return x.unsqueeze(axis) if x.ndim else x
 
 def _log_likelihood(logp, target, axis):
     "Sum over the classes of target times log-probability, for each position"
@@ -127,8 +127,8 @@ def _grad_(logp, target, axis, weight, count, grad):
     "The gradient for the logits, in the memory of their log-probabilities: `scale*(mass*p - target)`"
     scale = grad if count is None else grad/count
     if weight is not None: scale = scale*weight
-    scale,base = _keepdim(scale, axis),target.base
-    mass = target.mass*scale
+    if isinstance(scale, Tensor): scale = _keepdim(scale, axis)
+    base,mass = target.base,target.mass*scale
     if isinstance(base, Tensor):
         res = _scaled_exp_(logp, mass)
         if isinstance(scale, Tensor): res.addcmul_(base.to(res.dtype), scale.to(res.dtype), value=-1)
@@ -169,7 +169,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
             return *torch.autograd.grad(loss, inp, grad, create_graph=True),*nones
         logp,ctx.logp = ctx.logp,None
         if logp is None: logp = _log_softmax(inp, axis)
-        if readable(grad) and not grad.ndim: grad = grad.item() # a number is faster
+        if not grad.ndim and grad.device.type == 'cpu': grad = grad.item() # a number is faster
         return _grad_(logp, *args, grad).to(inp.dtype),*nones
 
 # %% ../nbs/02_losses.ipynb #669b5121
