@@ -391,6 +391,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                      'fastai_labelsmooth/smoothers/forward.py'),
                                                       'fastai_labelsmooth.smoothers.forward.Forward.observed': ( 'smoothers/forward.html#forward.observed',
                                                                                                                  'fastai_labelsmooth/smoothers/forward.py'),
+                                                      'fastai_labelsmooth.smoothers.forward.Forward.possible': ( 'smoothers/forward.html#forward.possible',
+                                                                                                                 'fastai_labelsmooth/smoothers/forward.py'),
                                                       'fastai_labelsmooth.smoothers.forward._EvenlyObserved': ( 'smoothers/forward.html#_evenlyobserved',
                                                                                                                 'fastai_labelsmooth/smoothers/forward.py'),
                                                       'fastai_labelsmooth.smoothers.forward._EvenlyObserved.backward': ( 'smoothers/forward.html#_evenlyobserved.backward',

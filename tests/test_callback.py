@@ -524,8 +524,9 @@ def test_a_learner_is_freed_when_nobody_holds_it(mode):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='that no step waits for a GPU')
-@pytest.mark.parametrize('mode', ['exact', 'forward'])
-def test_no_step_waits_for_the_device(mode):
+@pytest.mark.parametrize('eps,mode', [(.1, 'exact'), (.1, 'forward'), (.1, Priors(range(1, 11))), (.1, Rows(ordinal_rows(10))),
+                                      (None, Forward(.9*torch.eye(10)+.01)), (.1, Bootstrap()), (.1, MaxSup())], ids=str)
+def test_no_step_waits_for_the_device(eps, mode):
     "From the second batch on, between the prediction and the loss"
     class Watch(Callback):
         order,run_valid = LabelSmooth.order-1,False
@@ -536,9 +537,19 @@ def test_no_step_waits_for_the_device(mode):
         def after_loss(self): torch.cuda.set_sync_debug_mode('default')
     items = [(x.cuda(), y.cuda()) for x,y in digits_dls().train_ds]
     dls = DataLoaders.from_dsets(items, items, bs=64, num_workers=0, device='cuda')
-    learn = digits_learner(LabelSmooth(.1, mode), dls=dls)
+    learn = digits_learner(LabelSmooth(eps, mode), dls=dls)
     learn.model.cuda()
     try: learn.fit(1, cbs=[Watch(), Release()])
+    finally: torch.cuda.set_sync_debug_mode('default')
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='that Spatial does not wait for a GPU')
+def test_neighbours_do_not_wait_for_the_device():
+    y,batch = torch.randint(0, 3, (2, 8, 8)).cuda(),Batch(Task(3, 1, -100, False))
+    soft = Spatial()(y, batch)
+    assert_close(soft.cpu(), Spatial()(y.cpu(), batch), rtol=0, atol=2e-3) # its convolution may be in TF32
+    torch.cuda.set_sync_debug_mode('error')
+    try: Spatial()(y, batch)
     finally: torch.cuda.set_sync_debug_mode('default')
 
 def test_a_mode_in_the_place_of_eps():

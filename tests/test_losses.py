@@ -79,6 +79,22 @@ def check_value_and_gradient(inp, targ, kw):
     assert a.grad.dtype == inp.dtype
     assert_close(a.grad.double(), b.grad, **tol[inp.dtype])
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='the loss and the gradient of a GPU')
+@settings(max_examples=300)
+@given(cases())
+def test_a_gpu_gives_what_a_cpu_gives(case):
+    inp,targ,kw = case
+    res = []
+    for device in ('cpu', 'cuda'):
+        z = inp.detach().to(device, copy=True).requires_grad_()
+        weight = None if kw['weight'] is None else kw['weight'].to(device)
+        loss = soft_cross_entropy(z, targ.to(device), **{**kw, 'weight': weight})
+        loss.backward(torch.linspace(-1, 2, loss.numel()).view(loss.shape).to(loss))
+        res.append((loss.detach().cpu(), z.grad.cpu()))
+    if not res[0][0].isfinite().all(): return # the mean over nothing
+    for a,b in zip(*res): assert_close(a, b, **tol[inp.dtype])
+
 shapes = [((8, 5), 1), ((8, 5), -1), ((3, 5, 4, 6), 1), ((2, 5, 3, 4, 2), 1), ((4, 7, 5), -1), ((5,), 0), ((5, 6), 0)]
 def _index(shape, axis, n=5, ignored=True):
     shape = list(shape)
