@@ -1,5 +1,5 @@
 "Settings of all tests: no warnings, no windows, one seed, and names for the cases of a table"
-import warnings
+import gc, warnings
 import matplotlib, pytest
 warnings.filterwarnings('ignore')
 matplotlib.use('Agg')
@@ -22,6 +22,11 @@ def ranks(tmp_path_factory):
 def pytest_pycollect_makeitem(name, obj):
     "fastai's star imports bring `test_*` functions of its own along: they are no tests of ours"
     return [] if (getattr(obj, '__module__', None) or '').split('.')[0] in ('fastai', 'fastcore') else None
+
+def pytest_collection_finish():
+    "Leave what is imported by now out of searches for garbage: each would take .3 s, and the study makes many"
+    gc.collect()
+    gc.freeze()
 
 def pytest_make_parametrize_id(val):
     "Names of dtypes, shapes, pairs, losses and exceptions, which pytest only numbers"
