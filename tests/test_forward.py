@@ -9,7 +9,7 @@ from fastai.callback.mixup import MixUp
 from sklearn.datasets import load_breast_cancer
 from hypothesis import given, strategies as st
 from fastai_labelsmooth.all import *
-from helpers import digits_dls, digits_learner, noisy_digits, quiet, weights
+from helpers import digits_dls, digits_learner, items_learner, noisy_digits, quiet, weights
 
 def matrix(n, seed=0, zeros=False):
     "A row-stochastic matrix with the largest entries on the diagonal"
@@ -225,10 +225,8 @@ def test_masks_are_scored_without_ignored_pixels():
     x = torch.randn(20, 3, 8, 8)
     y = x.mean(1).gt(0).long() + 2*x[:, 0].gt(1).long()
     y[:, 0] = 255
-    items = list(zip(x, y))
-    dls = DataLoaders(DataLoader(items, bs=5), DataLoader(items, bs=5))
     loss = CrossEntropyLossFlat(axis=1, ignore_index=255)
-    learn = quiet(Learner(dls, nn.Conv2d(3, 4, 1), loss, cbs=LabelSmooth(mode=Forward(matrix(4)))))
+    learn = items_learner(list(zip(x, y)), nn.Conv2d(3, 4, 1), loss, LabelSmooth(mode=Forward(matrix(4))), bs=5)
     learn.fit(1)
     valid_loss = learn.recorder.values[-1][1]
     z = learn.get_preds(act=noop)[0]
