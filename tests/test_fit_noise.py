@@ -1,6 +1,7 @@
 "`fit_noise`: a noise model of labels, on plain arrays"
 import time, tracemalloc, warnings
 import numpy as np, pytest, torch
+from pytest import param
 from fastai.basics import BCEWithLogitsLossFlat, DataLoader, DataLoaders, Learner
 from helpers import quiet
 from fastai_labelsmooth.all import Forward
@@ -74,7 +75,7 @@ def test_prob_wrong_is_that_of_bayes():
 
 def test_prob_wrong_means_what_it_says():
     "Of labels with a probability of .3, 30% are wrong: at the most likely share, which is near the list's here"
-    probs,labels,wrong = made(.2, 40_000)
+    probs,labels,wrong = made(.2, 20_000)
     doubt = fit_noise(probs, labels).prob_wrong(probs, labels)
     for lo,hi in ((0, .1), (.2, .4), (.4, .6), (.8, 1.)):
         here = (lo <= doubt) & (doubt < hi)
@@ -267,7 +268,7 @@ def test_items_that_do_not_count():
 
 def test_a_thousand_classes_need_no_more_memory_than_the_predictions():
     rng = np.random.default_rng(0)
-    n,n_items = 1000,3000
+    n,n_items = 1000,1500
     labels = rng.integers(0, n, n_items)
     z = rng.normal(size=(n_items, n))
     z[np.arange(n_items), labels] += 8
@@ -322,22 +323,24 @@ def test_an_item_of_a_rare_class_that_stands_out_is_not_named():
 # Refused
 
 ok,y = np.full((4, 3), 1/3),np.array([0, 1, 2, 0])
+
 @pytest.mark.parametrize('probs,labels,kwargs,message', [
-    (ok, np.full((4, 3), 1/3), {}, r"labels have shape \(4, 3\).*Votes are not labels"),
-    (ok, y.astype(float), {}, r'dtype float64: expected one class index'),
-    (ok, y[:3], {}, r'labels have shape \(3,\).*the 4 items'),
-    (ok, y+1, {}, 'labels have the value 3: expected 0 to 2'),
-    (ok, y-1, {}, 'labels have the value -1: expected 0 to 2, or ignore_index=-100'),
-    (ok[:, 0], y, {}, r'probs have shape \(4,\): expected \(items, N\)'),
-    (ok[:0], y[:0], {}, r'probs have shape \(0, 3\).*at least one item'),
-    (np.ones((4, 1)), y*0, {}, 'probs are of 1 class: expected at least 2'),
-    (ok*np.nan, y, {}, r'outside \[0, 1\], or NaN'),
-    (ok-1, y, {}, r'outside \[0, 1\]'),
-    (ok*2, y, {}, 'rows that do not sum to 1'),
-    (ok, np.full(4, -100), {}, 'no label counts'),
-    (ok, y, dict(sigmoid=True), r'labels have shape \(4,\) and probs \(4, 3\): expected one label for each'),
-    (ok, ok, dict(sigmoid=True), r'labels have the value 0\.33.*expected 0, 1, or NaN'),
-    (ok, np.full((4, 3), np.nan), dict(sigmoid=True), 'no label counts')])
+    param(ok, np.full((4, 3), 1/3), {}, r"labels have shape \(4, 3\).*Votes are not labels", id='votes'),
+    param(ok, y.astype(float), {}, r'dtype float64: expected one class index', id='floats'),
+    param(ok, y[:3], {}, r'labels have shape \(3,\).*the 4 items', id='too few labels'),
+    param(ok, y+1, {}, 'labels have the value 3: expected 0 to 2', id='label too large'),
+    param(ok, y-1, {}, 'labels have the value -1: expected 0 to 2, or ignore_index=-100', id='label below 0'),
+    param(ok[:, 0], y, {}, r'probs have shape \(4,\): expected \(items, N\)', id='a vector'),
+    param(ok[:0], y[:0], {}, r'probs have shape \(0, 3\).*at least one item', id='no items'),
+    param(np.ones((4, 1)), y*0, {}, 'probs are of 1 class: expected at least 2', id='one class'),
+    param(ok*np.nan, y, {}, r'outside \[0, 1\], or NaN', id='nan'),
+    param(ok-1, y, {}, r'outside \[0, 1\]', id='below 0'),
+    param(ok*2, y, {}, 'rows that do not sum to 1', id='sum'),
+    param(ok, np.full(4, -100), {}, 'no label counts', id='all ignored'),
+    param(ok, y, dict(sigmoid=True), r'labels have shape \(4,\) and probs \(4, 3\): expected one label for each',
+          id='sigmoid, one label'),
+    param(ok, ok, dict(sigmoid=True), r'labels have the value 0\.33.*expected 0, 1, or NaN', id='sigmoid, shares'),
+    param(ok, np.full((4, 3), np.nan), dict(sigmoid=True), 'no label counts', id='sigmoid, all ignored')])
 def test_refused(probs, labels, kwargs, message):
     with pytest.raises(ValueError, match=message): fit_noise(probs, labels, **kwargs)
     if not kwargs:

@@ -1,5 +1,5 @@
 "`without` and `relabel` take a list in any form, change the items that it means, and refuse what it cannot mean"
-import io, subprocess, sys
+import io, sys
 import numpy as np, pandas as pd, pytest, torch
 from torch import tensor
 from PIL import Image
@@ -10,6 +10,7 @@ from fastai.text.all import TextDataLoaders
 from fastai.vision.all import ImageDataLoaders, MultiCategoryBlock
 from fastai_labelsmooth.all import *
 from fastai_labelsmooth.wrong_labels.fix import class_indices
+from helpers import run_process
 
 classes = ['cat', 'dog', 'cow']
 
@@ -74,7 +75,9 @@ def test_numbers_that_could_be_either_are_refused(make):
 def test_paths_positions_and_sets(tmp_path):
     dls = images(tmp_path)
     files = list(dls.train_ds.items)
-    for items in (files[2:4], {*files[2:4]}, list(map(str, files[2:4])), [2, 3], {2, 3}, tensor([2, 3]), np.array([2., 3.])):
+    by_path = files[2:4],{*files[2:4]},list(map(str, files[2:4]))
+    by_position = [2, 3],{2, 3},tensor([2, 3]),np.array([2., 3.])
+    for items in (*by_path, *by_position):
         assert list(without(dls, items).train_ds.items) == files[:2]+files[4:]
     assert len(without(dls, []).train_ds) == len(files)
 
@@ -84,8 +87,8 @@ wrong_items = {
     'too large': (lambda fs: [5000], 'value 5000'),
     'fraction': (lambda fs: [1.9], 'value 1.9'),
     'not a number': (lambda fs: [np.nan], 'value nan'),
-    'short mask': (lambda fs: [True, False], r'mask of 2 values: expected one for each of the 18 .* or `issues\[mask\]`'),
-    'frame without source': (lambda fs: pd.DataFrame(dict(label=['cat'])), r"columns \['label'\]: expected one from `label_issues`"),
+    'short mask': (lambda fs: [True, False], r'mask of 2 values: expected one for each of the 18 .* or `issues\[mask'),
+    'frame without source': (lambda fs: pd.DataFrame(dict(label=['cat'])), r"columns \['label'\]: expected one from"),
     'one word': (lambda fs: str(fs[0]), 'expected a list of sources'),
 }
 
@@ -125,13 +128,13 @@ def test_another_process_finds_the_same_items(tmp_path):
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_fix import *
 path = Path({str(tmp_path)!r})
-print(sorted(o.name for o in set(get_image_files(path)) - set(without(images(path, 3), pd.read_csv(path/'issues.csv')).train_ds.items)
-             - set(images(path, 3).valid_ds.items)))
+dls = images(path, 3)
+left = without(dls, pd.read_csv(path/'issues.csv'))
+print(sorted(o.name for o in {{*dls.train_ds.items}} - {{*left.train_ds.items}}))
 """
-    run = subprocess.run([sys.executable, '-W', 'ignore', '-c', 'from fastai.vision.all import *\n'+code], capture_output=True, text=True)
-    dls = images(tmp_path, 3)
-    expected = sorted(o.name for o in dls.train_ds.items if o.name in ('0.png', '1.png'))
-    assert run.stdout.strip().splitlines()[-1] == str(expected), run.stderr[-2000:]
+    printed = run_process([sys.executable, '-W', 'ignore', '-c', code], 120)
+    expected = sorted(o.name for o in images(tmp_path, 3).train_ds.items if o.name in ('0.png', '1.png'))
+    assert str(expected) in printed
 
 # What is said
 
@@ -140,13 +143,15 @@ def test_it_says_what_is_left_and_who_lost_most(capsys):
     names,src = label_names(dls.train),rows(dls.train)
     cats = [o for o,y in zip(src, names) if y == 'cat'][:5]
     without(dls, pd.Series(cats, name='source'))
-    assert capsys.readouterr().out == f"5 of 45 training items left out, 40 remain; most of 'cat': 5 of {names.count('cat')}\n"
+    said = f"5 of 45 training items left out, 40 remain; most of 'cat': 5 of {names.count('cat')}\n"
+    assert capsys.readouterr().out == said
 
 @each_frame
 def test_a_class_is_never_emptied_in_silence(make):
     dls = make(frame())
     cats = [o for o,y in zip(rows(dls.train), label_names(dls.train)) if y == 'cat']
-    with pytest.warns(UserWarning, match="no training item is left of 'cat'"): without(dls, pd.Series(cats, name='source'))
+    with pytest.warns(UserWarning, match="no training item is left of 'cat'"):
+        without(dls, pd.Series(cats, name='source'))
 
 def test_two_lists_one_after_the_other():
     "Positions of plain data stay those of the whole"
@@ -183,7 +188,8 @@ def test_corrected_images_are_trained_on(tmp_path):
     test = fixed.test_dl(files[:2])
     assert len(test.one_batch()[0]) == 2
 
-@pytest.mark.parametrize('y', [1, 1., np.int64(1), tensor(1), tensor(1.), tensor([1.])], ids=lambda o: f'{type(o).__name__}{np.shape(o)}')
+@pytest.mark.parametrize('y', [1, 1., np.int64(1), tensor(1), tensor(1.), tensor([1.])],
+                         ids=['int', 'float', 'numpy', 'tensor', 'float tensor', 'column'])
 def test_a_corrected_target_keeps_its_type(y):
     dls = DataLoaders(*[DataLoader([(tensor(0.), y)]*10, bs=5) for _ in range(2)])
     new = relabel(dls, pd.DataFrame(dict(source=[2], likely=[0]))).train_ds[2][1]
@@ -192,8 +198,9 @@ def test_a_corrected_target_keeps_its_type(y):
 
 def test_several_labels():
     df = pd.DataFrame(dict(x=np.arange(30.), a=[1, 0]*15, b=[0, 1, 1]*10))
-    dls = DataBlock((TransformBlock, MultiCategoryBlock(encoded=True, vocab=['a', 'b'])), get_x=ColReader('x'),
-                    get_y=ColReader(['a', 'b']), splitter=RandomSplitter(.2, seed=0)).dataloaders(df, bs=8, num_workers=0)
+    block = DataBlock((TransformBlock, MultiCategoryBlock(encoded=True, vocab=['a', 'b'])), get_x=ColReader('x'),
+                      get_y=ColReader(['a', 'b']), splitter=RandomSplitter(.2, seed=0))
+    dls = block.dataloaders(df, bs=8, num_workers=0)
     src = rows(dls.train)
     issues = pd.DataFrame(dict(item=[0, 0, 4], source=[src[0], src[0], src[4]], name=['a', 'b', 'b'],
                                label=[int(df.a[src[0]]), int(df.b[src[0]]), int(df.b[src[4]])]))

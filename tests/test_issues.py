@@ -6,9 +6,8 @@ from torch import nn, tensor
 from fastai.basics import *
 from fastai.data.all import DataBlock, IndexSplitter, TransformBlock
 from fastai_labelsmooth.all import *
-from helpers import digits_dls, digits_learner, quiet
-
-rng = np.random.default_rng(0)
+from fastai_labelsmooth.wrong_labels.issues import fold_of
+from helpers import digits_dls, digits_learner, items_dls, quiet
 
 def flipped(y, share, n=10, seed=0):
     "Labels of which a share is another class, at random, and which ones"
@@ -33,8 +32,7 @@ def _count(): Trained.count = 0
 
 def learner_of(items, model, loss, bs=64, **kwargs):
     set_seed(0)
-    dls = DataLoaders(DataLoader(items, bs=bs, shuffle=True, num_workers=0), DataLoader(items[:bs], bs=bs, num_workers=0))
-    return quiet(Learner(dls, model, loss, **kwargs))
+    return quiet(Learner(items_dls(items, items[:bs], bs, shuffle=True), model, loss, **kwargs))
 
 def messages(f):
     "What is warned of"
@@ -141,7 +139,8 @@ def random_probs(n, k, sure, seed=0):
     z = rng.normal(size=(n, k))+sure*np.eye(k)[y]
     return torch.softmax(torch.from_numpy(z), 1),tensor(y)
 
-def given_learner(p, y): return learner_of([(torch.zeros(1), o) for o in y], nn.Linear(1, p.shape[1]), CrossEntropyLossFlat())
+def given_learner(p, y):
+    return learner_of([(torch.zeros(1), o) for o in y], nn.Linear(1, p.shape[1]), CrossEntropyLossFlat())
 
 def test_weak_models_are_warned_of():
     p,y = random_probs(600, 5, .5)
@@ -159,7 +158,8 @@ def test_few_items_of_a_class_are_warned_of():
     p,y = random_probs(600, 5, 6.)
     some = np.r_[np.flatnonzero(y != 2), np.flatnonzero(y == 2)[:4]]
     p,y = p[some],y[some]
-    assert any('few items are labelled 2' in o for o in messages(lambda: given_learner(p, y).label_issues(preds=(p, y))))
+    learn = given_learner(p, y)
+    assert any('few items are labelled 2' in o for o in messages(lambda: learn.label_issues(preds=(p, y))))
 
 def test_noise_that_differs_by_class_is_warned_of():
     "Models that have learnt it predict it, and then evenly wrong labels explain little of it"
@@ -194,7 +194,8 @@ def test_several_labels():
     x,y,g = linear_data()
     missing = (y == 1) & (torch.rand(y.shape, generator=g) < .3)
     labels = torch.where(missing, 0., y)
-    learn = learner_of(list(zip(x, labels)), nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4)), BCEWithLogitsLossFlat())
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))
+    learn = learner_of(list(zip(x, labels)), model, BCEWithLogitsLossFlat())
     learn.dls.vocab = list('abcd')
     issues = learn.label_issues(10, 1e-2)
     assert list(issues) == ['item', 'source', 'name', 'label', 'prob_wrong'] and len(issues) > 50
@@ -220,7 +221,8 @@ def test_masks():
     for i in np.flatnonzero(wrong): labels[i] = y[i].roll(6, 0) if i%12 else tensor([0, 2, 1])[y[i]]
     labels[:, 0] = 255
     model = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 3, 3, padding=1))
-    learn = learner_of(list(zip(x, labels)), model, CrossEntropyLossFlat(axis=1, ignore_index=255), bs=16, cbs=Trained())
+    loss = CrossEntropyLossFlat(axis=1, ignore_index=255)
+    learn = learner_of(list(zip(x, labels)), model, loss, bs=16, cbs=Trained())
     learn.dls.vocab = ['ground', 'a', 'b']
     issues = learn.label_issues(5, 1e-2)
     assert Trained.count == 5
@@ -233,7 +235,9 @@ def test_masks():
 
 def test_kept_predictions_are_of_these_masks(tmp_path):
     x,y = shapes(40)
-    def learn(): return learner_of(list(zip(x, y)), nn.Conv2d(3, 3, 3, padding=1), CrossEntropyLossFlat(axis=1), bs=16, cbs=Trained())
+    def learn():
+        model = nn.Conv2d(3, 3, 3, padding=1)
+        return learner_of(list(zip(x, y)), model, CrossEntropyLossFlat(axis=1), bs=16, cbs=Trained())
     a = learn().label_issues(1, 1e-2, thresh=0, folds=2, path=tmp_path)
     b = learn().label_issues(1, 1e-2, thresh=0, folds=2, path=tmp_path)
     assert Trained.count == 2
@@ -281,7 +285,7 @@ def with_targets(change):
 
 refused = {
     'votes': (lambda i, y: torch.rand(10).softmax(0), VotesLossFlat(), 'Votes are not labels that may be wrong'),
-    'votes for several labels': (lambda i, y: torch.rand(10), BCEWithLogitsLossFlat(), 'Shares of votes are not labels'),
+    'votes for several labels': (lambda i, y: torch.rand(10), BCEWithLogitsLossFlat(), 'Shares of votes are not'),
     'regression': (lambda i, y: torch.rand(10), MSELossFlat(), 'no soft-target counterpart'),
     'one class': (lambda i, y: tensor(3), CrossEntropyLossFlat(), r'are of 1 class \(3\): expected at least two'),
     'no label': (lambda i, y: tensor(-100), CrossEntropyLossFlat(), 'are of 0 classes: expected at least two'),
@@ -298,8 +302,11 @@ def test_bad_predictions():
     learn = digits_learner()
     p = torch.full((512, 10), .1)
     y = tensor([int(y) for _,y in learn.dls.train.dataset])
-    for preds,message in ((p[:5], '5 items: expected one row for each of the 512'), (p*2, 'sum to 1'), (p/float('nan'), 'NaN'),
-                          ((p, y+5), 'have the value 1.: expected 0 to 9')):
+    for preds,message in (
+        (p[:5], '5 items: expected one row for each of the 512'),
+        (p*2, 'sum to 1'),
+        (p/float('nan'), 'NaN'),
+        ((p, y+5), 'have the value 1.: expected 0 to 9')):
         with pytest.raises(ValueError, match=message): learn.label_issues(preds=preds)
 
 def test_boxes_are_refused():
@@ -327,15 +334,16 @@ def test_bad_arguments(kwargs, message):
 
 def test_a_dataframe_with_doubles_in_its_index():
     df = pd.DataFrame(dict(i=range(40), y=[0, 1]*20), index=[0, 1]*20)
-    block = DataBlock((TransformBlock, TransformBlock), get_x=lambda r: torch.zeros(64)+r.i, get_y=lambda r: tensor(r.y),
-                      splitter=IndexSplitter([1]))
+    block = DataBlock((TransformBlock, TransformBlock), get_x=lambda r: torch.zeros(64)+r.i,
+                      get_y=lambda r: tensor(r.y), splitter=IndexSplitter([1]))
     learn = digits_learner(dls=block.dataloaders(df, bs=8, num_workers=0))
     with pytest.raises(ValueError, match="index label '0' more than once: expected a unique"): learn.label_issues(1)
 
 # Long trainings
 
-def plain_learner(**kwargs):
-    return learner_of(with_targets(lambda i, y: y), nn.Linear(64, 10), CrossEntropyLossFlat(), bs=16, cbs=[Trained(), *kwargs.values()])
+def plain_learner(*cbs):
+    items = with_targets(lambda i, y: y)
+    return learner_of(items, nn.Linear(64, 10), CrossEntropyLossFlat(), bs=16, cbs=[Trained(), *cbs])
 
 class Stops(Callback):
     "Ends the third training"
@@ -346,7 +354,7 @@ def test_another_process_takes_up_what_is_kept(tmp_path):
     "A folder keeps each fold that is complete"
     expected = plain_learner().oof_preds(2, 1e-2)[0]
     Trained.count = 0
-    with pytest.raises(KeyboardInterrupt): plain_learner(cb=Stops()).oof_preds(2, 1e-2, path=tmp_path/'oof')
+    with pytest.raises(KeyboardInterrupt): plain_learner(Stops()).oof_preds(2, 1e-2, path=tmp_path/'oof')
     Trained.count = 0
     preds,targs = plain_learner().oof_preds(2, 1e-2, path=tmp_path/'oof')
     assert Trained.count == 3 and torch.equal(preds, expected)
@@ -364,7 +372,8 @@ def test_another_process_takes_up_what_is_kept(tmp_path):
 def test_predictions_of_another_setting_are_not_taken_up(kwargs, message, tmp_path):
     plain_learner().oof_preds(2, 1e-2, folds=2, path=tmp_path)
     Trained.count = 0
-    with pytest.raises(ValueError, match=message): plain_learner().oof_preds(**{**dict(n_epoch=2, lr=1e-2, folds=2), **kwargs}, path=tmp_path)
+    other = {**dict(n_epoch=2, lr=1e-2, folds=2), **kwargs}
+    with pytest.raises(ValueError, match=message): plain_learner().oof_preds(**other, path=tmp_path)
     assert not Trained.count
 
 def test_a_file_of_the_users_is_not_overwritten(tmp_path):
@@ -385,7 +394,6 @@ def test_a_function_that_trains():
     assert 'frozen: 2 of its 4 parameters' in messages(lambda: learn.oof_preds(1, folds=2))[0]
 
 def test_groups_share_a_fold():
-    from fastai_labelsmooth.wrong_labels.issues import fold_of
     y = torch.arange(120)%3
     groups = [f'patient {i//4}' for i in range(120)]
     fold = fold_of(y, 5, 0, groups)

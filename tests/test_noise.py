@@ -3,6 +3,7 @@ import warnings
 import random
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest, torch
 import torch.nn.functional as F
+from pytest import param
 from torch import nn, tensor
 from fastai.basics import *
 from fastai.callback.tracker import SaveModelCallback
@@ -12,30 +13,23 @@ from fastai.text.models.awdlstm import awd_lstm_clas_config
 from sklearn.datasets import load_breast_cancer
 from fastai_labelsmooth.all import *
 from fastai_labelsmooth.wrong_labels.refit import refits
-from helpers import digits_dls, digits_learner, quiet, weights
+from helpers import digits, digits_learner, items_dls, noisy_digits, quiet, weights
 
 @pytest.fixture(autouse=True)
 def _figures():
     yield
     plt.close('all')
 
-def noisy_digits(share=.2, n_train=512, n_valid=400, seed=0):
-    "A learner's data with labels that are wrong evenly, and which training labels are"
-    dls = digits_dls(n_train=n_train, n_valid=n_valid)
-    rng = np.random.default_rng(seed)
-    wrong = rng.random(n_train+n_valid) < share
-    items = [(x, (y+int(rng.integers(1, 10)))%10 if w else y) for (x,y),w in zip([*dls.train.dataset, *dls.valid.dataset], wrong)]
-    items = [(x, tensor(int(y))) for x,y in items]
-    return DataLoaders(DataLoader(items[:n_train], bs=64, shuffle=True), DataLoader(items[n_train:], bs=64)),wrong[:n_train]
-
 def snapshot(learn):
     "All that must be as it was"
     state = {k: (v.copy() if isinstance(v, (list, dict, L)) else v) for k,v in vars(learn).items()}
-    cbs = [{k: (v.copy() if isinstance(v, (list, dict)) else v) for k,v in vars(cb).items()} for cb in learn.cbs if not isinstance(cb, Fails)]
+    cbs = [{k: (v.copy() if isinstance(v, (list, dict)) else v) for k,v in vars(cb).items()}
+           for cb in learn.cbs if not isinstance(cb, Fails)]
     rng = torch.get_rng_state().tolist(),np.random.get_state()[1].tolist(),random.getstate()
     opt = None if learn.opt is None else deepcopy(learn.opt.state_dict())
     flags = [p.requires_grad for p in learn.model.parameters()],[m.training for m in learn.model.modules()]
-    return state,cbs,rng,str(opt),weights(learn).tolist(),flags,[dl.rng.getstate() for dl in learn.dls.loaders],id(learn.loss_func)
+    dls = [dl.rng.getstate() for dl in learn.dls.loaders]
+    return state,cbs,rng,str(opt),weights(learn).tolist(),flags,dls,id(learn.loss_func)
 
 class Fails(Callback):
     "Raises in the given training of all that share it"
@@ -49,8 +43,10 @@ class Fails(Callback):
         self.count[0] += 1
         if self.count[0] == self.at: raise self.error
 
-calls = dict(eps_find=lambda learn: learn.eps_find(2, eps=(0., .1), show_plot=False), oof_preds=lambda learn: learn.oof_preds(1, folds=2),
-             label_issues=lambda learn: learn.label_issues(folds=2, n_epoch=1))
+calls = dict(
+    eps_find=lambda learn: learn.eps_find(2, eps=(0., .1), show_plot=False),
+    oof_preds=lambda learn: learn.oof_preds(1, folds=2),
+    label_issues=lambda learn: learn.label_issues(folds=2, n_epoch=1))
 
 @pytest.mark.parametrize('call', list(calls))
 @pytest.mark.parametrize('error', [None, KeyboardInterrupt('stop'), RuntimeError('broken')])
@@ -105,7 +101,8 @@ def test_eps_find_scores_as_training_does():
         assert abs(table.nll[eps]-F.nll_loss(p.log(), y).item()) < 1e-4
 
 def test_eps_find_leaves_out_what_the_mode_cannot_take():
-    learn = digits_learner(n_out=2, dls=DataLoaders(*[DataLoader([(x, y%2) for x,y in dl.dataset], bs=64) for dl in digits_dls()]))
+    items = [(x, y%2) for x,y in digits(712)]
+    learn = digits_learner(n_out=2, dls=items_dls(items[:512], items[512:], bs=64))
     with pytest.warns(UserWarning, match=r'left out: eps=0\.6 with n=2'):
         eps,table = learn.eps_find(1, eps=(0., .2, .6), show_plot=False)
     assert list(table.index) == [0., .2] and list(table.attrs['left_out']) == [.6]
@@ -131,8 +128,10 @@ def test_eps_find_of_pairs():
     assert (found == truth[500:].bool()).float().mean() > .93
 
 @pytest.mark.parametrize('kwargs,message', [
-    (dict(by='f1'), "by='f1': expected 'nll' or a metric of the learner"), (dict(n_epoch=0), 'n_epoch=0'), (dict(eps=()), 'it is empty'),
-    (dict(eps=(.95, 2.)), r'eps=\(0\.95, 2\.0\): expected one or more that can be used')])
+    param(dict(by='f1'), "by='f1': expected 'nll' or a metric of the learner", id='by'),
+    param(dict(n_epoch=0), 'n_epoch=0', id='n_epoch'),
+    param(dict(eps=()), 'it is empty', id='no eps'),
+    param(dict(eps=(.95, 2.)), r'eps=\(0\.95, 2\.0\): expected one or more that can be used', id='no eps to use')])
 def test_eps_find_bad_input(kwargs, message):
     with pytest.raises(ValueError, match=message): digits_learner(LabelSmooth(mode='forward')).eps_find(**kwargs)
 
@@ -160,7 +159,8 @@ def test_out_of_fold_predictions_are_by_models_that_did_not_see_the_item():
     Seen.log = []
     preds,targs = learn.oof_preds(folds=4, n_epoch=1, lr=0.)
     assert targs.tolist() == [i%3 for i in range(50)]
-    assert torch.allclose(preds, model(torch.stack([x for x,_ in items])).softmax(1).detach(), atol=1e-6) # in order, as lr is 0
+    want = model(torch.stack([x for x,_ in items])).softmax(1).detach() # in order, as lr is 0
+    assert torch.allclose(preds, want, atol=1e-6)
     predicted = set()
     for trained,held in Seen.log:
         held = {o for o in held if o >= 0}
@@ -195,7 +195,8 @@ def test_noise_matrix_of_a_learner():
     T = learn.noise_matrix(preds=preds)
     assert list(T.index) == list(T.columns) == dls.vocab
     assert abs(T.attrs['share']-.2) < .05 and T.attrs['n'] == 1000
-    pd.testing.assert_frame_equal(T, learn.noise_matrix(preds=preds[0].numpy(), show_plot=False)) # of any model: the labels are looked up
+    again = learn.noise_matrix(preds=preds[0].numpy(), show_plot=False) # of any model: the labels are looked up
+    pd.testing.assert_frame_equal(T, again)
     learn = digits_learner(LabelSmooth(mode=Forward(T)), dls=dls)
     learn.fit_one_cycle(3, 1e-2)
     with pytest.warns(UserWarning, match='fewer than 50 items are labelled'): learn.noise_matrix()
@@ -203,7 +204,10 @@ def test_noise_matrix_of_a_learner():
 def test_bad_predictions():
     learn = digits_learner(LabelSmooth(mode='forward'))
     p = torch.full((512, 10), .1)
-    for preds,message in ((p[:5], '5 items: expected one row for each of the 512'), (p*2, 'no probabilities'), (p/float('nan'), 'no probabilities')):
+    for preds,message in (
+        (p[:5], '5 items: expected one row for each of the 512'),
+        (p*2, 'no probabilities'),
+        (p/float('nan'), 'no probabilities')):
         with pytest.raises(ValueError, match=message): learn.noise_matrix(preds=preds)
     multi = digits_learner(loss_func=BCEWithLogitsLossFlat())
     with pytest.raises(ValueError, match='one label for each probability'): multi.noise_matrix(preds=p)
@@ -215,7 +219,8 @@ def test_tabular_learner():
     rng = np.random.default_rng(0)
     wrong = rng.random(len(df)) < .2
     df['y'] = np.array(['benign', 'malignant'])[np.where(wrong, d.target, 1-d.target)]
-    dls = TabularDataLoaders.from_df(df, procs=[Normalize], cont_names=list(df.columns[:8]), y_names='y', valid_idx=list(range(450, 569)), bs=64)
+    dls = TabularDataLoaders.from_df(df, procs=[Normalize], cont_names=list(df.columns[:8]), y_names='y',
+                                     valid_idx=list(range(450, 569)), bs=64)
     learn = quiet(tabular_learner(dls, layers=[50], metrics=accuracy, cbs=LabelSmooth(mode='forward')))
     eps,table = learn.eps_find(5, 1e-2, eps=(0., .2), show_plot=False)
     issues = learn.label_issues(folds=3, n_epoch=10, lr=1e-2)
@@ -227,7 +232,7 @@ def test_tabular_learner():
 
 @pytest.mark.slow
 def test_text_learner():
-    "A recurrent net keeps results of earlier passes, its data are sorted by length, and its vocabulary is not the classes"
+    "A recurrent net keeps earlier results, its data are sorted by length, its vocabulary is not the classes"
     texts = [('good ', 'bad ')[i%2]*(i%7+1)+'film' for i in range(60)]
     df = pd.DataFrame(dict(text=texts, label=['pos', 'neg']*30))
     dls = TextDataLoaders.from_df(df, text_col='text', label_col='label', valid_pct=.3, seed=1, bs=8)
@@ -253,8 +258,9 @@ def test_eps_from_noise_by_counting():
 def test_two_numbers_of_a_sigmoid_loss_are_asked_back():
     "A pair, as `LabelSmooth` takes it, or two values to try?"
     items = [(torch.randn(4), torch.randint(0, 2, (3,)).float()) for _ in range(32)]
-    learn = quiet(Learner(DataLoaders.from_dsets(items, items, bs=16, num_workers=0), nn.Linear(4, 3), BCEWithLogitsLossFlat()))
-    with pytest.raises(ValueError, match=r'eps=\(0.3, 0.0\).*Expected \[\(0.3, 0.0\)\] or \[0.3, 0.0\]'): learn.eps_find(1, eps=(.3, 0.))
+    learn = quiet(Learner(items_dls(items, shuffle=True), nn.Linear(4, 3), BCEWithLogitsLossFlat()))
+    says = r'eps=\(0.3, 0.0\).*Expected \[\(0.3, 0.0\)\] or \[0.3, 0.0\]'
+    with pytest.raises(ValueError, match=says): learn.eps_find(1, eps=(.3, 0.))
     assert not learn._grab_cbs(LabelSmooth)
     assert len(learn.eps_find(1, eps=[.3, 0.], show_plot=False).table) == 2
     assert list(learn.eps_find(1, eps=[(.3, 0.)], show_plot=False).table.index) == [(.3, 0.)]

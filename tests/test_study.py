@@ -2,6 +2,7 @@
 import sys
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
+from pytest import param
 from scipy import stats
 from scipy.special import softmax
 from sklearn.metrics import brier_score_loss, log_loss
@@ -73,7 +74,10 @@ def _alone(w, k, fit, cbs):
     learn.fit_one_cycle(1, fit.lr)
     return [model[0].weight.T, model[0].bias, model[2].weight.T, model[2].bias]
 
-@pytest.mark.parametrize('smooth', [lambda: None, lambda: LabelSmooth(.2), lambda: LabelSmooth(.2, 'forward')])
+@pytest.mark.parametrize('smooth', [
+    param(lambda: None, id='hard'),
+    param(lambda: LabelSmooth(.2), id='exact'),
+    param(lambda: LabelSmooth(.2, 'forward'), id='forward')])
 def test_a_seed_trained_in_the_stack_equals_one_trained_alone(smooth):
     w = data.world('wine', 'symmetric 20', seeds)
     model,_ = stack.train(w.data.x, 3, w.seeds, list(w.train), w.labels, fit, smooth())
@@ -318,8 +322,9 @@ def test_only_names_rows_of_the_plan(monkeypatch, capsys, tmp_path):
     with pytest.raises(SystemExit, match='expected some of'): run.rerun('date=wine', tmp_path/'none.csv')
 
 def test_each_seed_chooses_by_its_own_labels():
-    t = pd.DataFrame([dict(data='d', noise='n', regime='long', arm=arm, seed=seed, valid_accuracy=v, accuracy=a)
-                      for arm,vs,accs in (('hard', (.9, .5), (.1, .2)), ('exact 0.1', (.9, .6), (.3, .4))) for seed,v,a in zip((1, 2), vs, accs)])
+    rows = [('hard', 1, .9, .1), ('hard', 2, .5, .2), ('exact 0.1', 1, .9, .3), ('exact 0.1', 2, .6, .4)]
+    t = pd.DataFrame(rows, columns=['arm', 'seed', 'valid_accuracy', 'accuracy'])
+    t = t.assign(data='d', noise='n', regime='long')
     c,cell = claims.Cells(t),('d', 'n', 'long')
     chosen = claims.each_by(c, cell, 'exact')
     assert chosen.to_dict() == {1: 'hard', 2: 'exact 0.1'}
