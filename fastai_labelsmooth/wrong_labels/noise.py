@@ -161,12 +161,15 @@ def _binary(probs, labels, rates, temp, shift):
     right = np.where(labels, yes*(1-miss), (1-yes)*(1-false_pos))
     return right,right + np.where(labels, (1-yes)*false_pos, yes*miss)
 
-most = .95 # The largest rate that is tried
-
 def _counted(probs, labels):
     "(logits, how many zeros, how many ones): all that the likelihood needs"
     z,at = np.unique(_logits(probs).round(2), return_inverse=True)
     return z,np.bincount(at, 1-labels, len(z)),np.bincount(at, labels, len(z))
+
+def _largest(z, zeros, ones):
+    "The largest rates that are tried. At the full ones a prediction would say nothing: all are there, or none is"
+    base = (ones.sum()+.5)/(ones.sum()+zeros.sum()+1)
+    return dict(miss=.95*(1-base), false_pos=.95*base)
 
 def _with_prior(counted, miss, false_pos):
     "`prior_items` labels more of what is surely there, and as many of what is surely not"
@@ -190,9 +193,9 @@ _starts = (.02, .01, 0., 0.), (.3, .01, 0., -.5) # miss rate, false-positive rat
 
 def _fit_rates(counted, starts=_starts, **fixed):
     "(log-likelihood, parameters); `fixed`: `miss` or `false_pos`"
-    bounds = dict(miss=(0, most), false_pos=(0, most), log_temp=(-3, 3), shift=(-10, 10))
-    bounds.update({k: (v, v) for k,v in fixed.items()})
-    def fit(start): return minimize(_binary_loss, start, counted, jac=True, bounds=list(bounds.values()))
+    rates = {k: (0, v) for k,v in _largest(*counted).items()} | {k: (v, v) for k,v in fixed.items()}
+    bounds = [*rates.values(), (-3, 3), (-10, 10)]
+    def fit(start): return minimize(_binary_loss, start, counted, jac=True, bounds=bounds)
     best = min(map(fit, starts), key=lambda o: o.fun)
     return -best.fun,best.x
 
@@ -205,18 +208,18 @@ def _share_wrong(probs, labels, counts, params):
     return float(1-(right/given.clip(1e-300))[counts].mean())
 
 def _fit_pooled(counted):
-    "(parameters, curves of both rates, parameters at the ends of their intervals)"
+    "(parameters, curves of both rates, parameters at the ends of their intervals, whether any rate will do)"
     _,params = _fit_rates(counted)
     def fit(**fixed): return _fit_rates(counted, [params], **fixed)
-    names = 'miss', 'false_pos'
-    curves = [_fit_profile(lambda e: fit(**{k: e})[:1], most, ['log_lik']) for k in names]
-    return params,curves,[fit(**{k: e})[1] for k,(_,interval,_) in zip(names, curves) for e in interval]
+    largest = _largest(*counted)
+    curves = {k: _fit_profile(lambda e: fit(**{k: e})[:1], end, ['log_lik']) for k,end in largest.items()}
+    ends = [fit(**{k: e})[1] for k,(_,interval,_) in curves.items() for e in interval]
+    return params,list(curves.values()),ends,any(curves[k][1] == (0, end) for k,end in largest.items())
 
 def _fit_sigmoid(probs, labels, counts, by_class):
-    params,curves,ends = _fit_pooled(_counted(probs[counts], labels[counts]))
-    is_blind = any(lo == 0 and hi == most for _,(lo,hi),_ in curves)
-    if is_blind: warnings.warn(f"a miss or false-positive rate between 0 and {most} explains the {counts.sum()} labels "
-                               "as well: these predictions cannot tell which are wrong")
+    params,curves,ends,is_blind = _fit_pooled(_counted(probs[counts], labels[counts]))
+    if is_blind: warnings.warn(f"any miss rate, or any false-positive rate, explains the {counts.sum()} labels as "
+                               "well: these predictions cannot tell which are wrong")
     shares = [_share_wrong(probs, labels, counts, o) for o in [params, *ends]]
     if by_class:
         each = [_with_prior(_counted(probs[c, j], labels[c, j]), *params[:2]) for j,c in enumerate(counts.T)]
