@@ -462,6 +462,16 @@ def test_refused_before_anything_is_trained(call, name):
 def test_eps_find_leaves_no_items_out_and_takes_any_batches(name):
     assert len(calls['eps_find'](learner(refused[name][0]())).table) == 2
 
+class Iterated(Stream):
+    def __len__(self): return 120
+
+@pytest.mark.parametrize('make', [
+    lambda: ((vectors()[:40], labels[:40]), (vectors()[40:], labels[40:])), prebatched, refused['torch'][0],
+    lambda: DataLoader(Iterated(), bs=16, num_workers=0)], ids=['list of batches', 'prebatched', 'torch', 'iterated'])
+def test_one_training_takes_any_validation_batches(make):
+    learn = learner(valid=make())
+    assert learn.eps_find(1, 1e-2, show_plot=False).table.attrs['n'] == 120
+
 class Pair(Linear):
     def forward(self, x): return super().forward(x),x
 
