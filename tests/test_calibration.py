@@ -6,6 +6,7 @@ from sklearn.datasets import load_digits
 from torch.testing import assert_close
 from fastai.vision.all import *
 from fastai_labelsmooth.all import *
+from fastai_labelsmooth.interpret.calibration import _accuracy_behind
 from helpers import digits_learner, logits_learner as learner, multi_data, seg_data, softmax_data
 
 @pytest.fixture(autouse=True)
@@ -419,6 +420,75 @@ def test_compare():
     accuracy = (z[:100].argmax(1) == y[:100]).double().mean().item()
     assert compare({'a': a}, dl=part).loc['accuracy', 'a'] == pytest.approx(accuracy)
     with pytest.raises(TypeError, match='expected a dict'): compare([a, b])
+
+observed_row = 'negative log-likelihood of observed labels'
+implied_rows = ['implied accuracy on clean labels', 'implied accuracy, from', 'implied accuracy, to']
+
+def noisy_data(share=.3, m=3000, n=5, seed=0):
+    "Logits of a model that is right about the clean class; the clean class, and the label, which is wrong evenly"
+    torch.manual_seed(seed)
+    z = torch.randn(m, n)*3
+    clean = z.softmax(1).multinomial(1)[:, 0]
+    wrong = torch.rand(m) < share
+    return z,clean,torch.where(wrong, (clean + torch.randint(1, n, (m,)))%n, clean)
+
+def forward_learner(z, y, eps=None, mode='forward', loss=None):
+    learn = learner(z, y, loss or CrossEntropyLossFlat())
+    learn.add_cb(LabelSmooth(eps, mode=mode))
+    return learn
+
+T = np.array([[.8, .2, 0., 0., 0.], [0., .9, .1, 0., 0.], *np.eye(5)[2:]])
+@pytest.mark.parametrize('eps,mode', [(.3, 'forward'), (lambda pct: .3*pct, 'forward'), (None, Forward(T))],
+                         ids=['evenly', 'schedule', 'matrix'])
+def test_compare_on_noisy_labels(eps, mode):
+    z,clean,y = noisy_data()
+    if eps is None: y = torch.tensor(T)[clean].multinomial(1)[:, 0]
+    learn,hard = forward_learner(z, y, eps, mode),learner(z/2, y, CrossEntropyLossFlat())
+    table = compare({'hard': hard, 'forward': learn})
+    assert table.forward[observed_row] == pytest.approx(learn.validate()[0], rel=1e-5)
+    assert table.forward[observed_row] < table.forward['negative log-likelihood']
+    assert table.hard[observed_row] == pytest.approx(table.hard['negative log-likelihood'])
+    assert list(table.index[-4:]) == [observed_row, *implied_rows] if eps else table.index[-1] == observed_row
+    learn.calibrate(2.) # the probabilities are others now
+    assert compare({'a': learn}).a[observed_row] > table.forward[observed_row]
+
+def test_compare_on_missing_labels():
+    z = torch.randn(2000, 3)*3
+    y = torch.bernoulli(z.sigmoid())*(torch.rand(2000, 3) > .3)
+    learn = forward_learner(z, y, (.3, 0.), loss=BCEWithLogitsLossFlat())
+    table = compare({'forward': learn})
+    assert table.forward[observed_row] == pytest.approx(learn.validate()[0], rel=1e-5)
+    assert not set(implied_rows) & set(table.index)
+
+def test_implied_accuracy():
+    z,clean,y = noisy_data()
+    learn,hard = forward_learner(z, y, .3),learner(z.roll(1, 1), y, CrossEntropyLossFlat())
+    table = compare({'hard': hard, 'forward': learn})
+    for name,logits in (('hard', z.roll(1, 1)), ('forward', z)): # the noise is that of the labels
+        value,lo,hi = table.loc[implied_rows, name]
+        assert value == pytest.approx((table[name]['accuracy'] - .3/4)/(.7 - .3/4))
+        assert lo < (logits.argmax(1) == clean).float().mean() < hi and hi-lo < .08
+
+def test_coverage_of_the_implied_accuracy():
+    held = []
+    for seed in range(60):
+        z,clean,y = noisy_data(m=400, seed=seed)
+        _,lo,hi = _accuracy_behind((z.argmax(1) == y).sum(), 400, .3, 5)
+        held.append(lo <= (z.argmax(1) == clean).float().mean() <= hi)
+    assert np.mean(held) > .9
+
+def test_compare_takes_the_noise_by_which_the_labels_are_most_likely():
+    z,clean,y = noisy_data()
+    for eps in ((.1, .3), (.3, .1)):
+        table = compare({str(e): forward_learner(z, y, e) for e in eps})
+        assert table.loc[implied_rows[0]].nunique() == 1
+        assert table.loc[implied_rows[0]].iloc[0] == pytest.approx((table.iloc[0, 0] - .3/4)/(.7 - .3/4))
+
+def test_compare_on_clean_labels_adds_nothing():
+    z,clean,y = noisy_data()
+    learn = forward_learner(z, clean, .3)
+    summary = CalibrationInterpretation.from_learner(learn).summary().loc['all']
+    assert compare({'a': learn}).a.equals(summary.rename('a'))
 
 # ---- pictures
 

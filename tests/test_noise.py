@@ -13,7 +13,8 @@ from fastai.text.models.awdlstm import awd_lstm_clas_config
 from sklearn.datasets import load_breast_cancer
 from fastai_labelsmooth.all import *
 from fastai_labelsmooth.wrong_labels.refit import refits
-from helpers import digits, digits_learner, items_dls, noisy_digits, quiet, weights
+from fastai_labelsmooth.wrong_labels.noise import fit_noise
+from helpers import digits, digits_dls, digits_learner, items_dls, noisy_digits, quiet, weights
 
 @pytest.fixture(autouse=True)
 def _figures():
@@ -45,14 +46,16 @@ class Fails(Callback):
 
 calls = dict(
     eps_find=lambda learn: learn.eps_find(2, eps=(0., .1), show_plot=False),
+    eps_find_once=lambda learn: learn.eps_find(2, show_plot=False),
     oof_preds=lambda learn: learn.oof_preds(1, folds=2),
-    label_issues=lambda learn: learn.label_issues(folds=2, n_epoch=1))
+    label_issues=lambda learn: learn.label_issues(folds=2, n_epoch=1),
+)
 
 @pytest.mark.parametrize('call', list(calls))
 @pytest.mark.parametrize('error', [None, KeyboardInterrupt('stop'), RuntimeError('broken')])
 def test_the_learner_is_as_it_was(call, error, tmp_path):
     cbs = [LabelSmooth(.1, 'forward'), SaveModelCallback(monitor='accuracy')]
-    if error: cbs.append(Fails(error, 2))
+    if error: cbs.append(Fails(error, 1 if call == 'eps_find_once' else 2))
     learn = digits_learner(cbs, path=tmp_path)
     learn.create_opt()
     before = snapshot(learn)
@@ -60,7 +63,7 @@ def test_the_learner_is_as_it_was(call, error, tmp_path):
         with pytest.raises(type(error)): calls[call](learn)
     else:
         calls[call](learn)
-        if call == 'eps_find': learn.label_smooth.eps = .1
+        if 'eps_find' in call: learn.label_smooth.eps = .1
     assert snapshot(learn) == before
     assert not list(tmp_path.rglob('*.pth'))
     learn.remove_cbs(learn.cbs.filter(lambda cb: isinstance(cb, (Fails, SaveModelCallback))))
@@ -141,6 +144,159 @@ def test_eps_find_needs_an_eps_and_validation_items():
     learn = digits_learner()
     learn.dls = DataLoaders(learn.dls.train)
     with pytest.raises(ValueError, match='no validation items'): learn.eps_find(1)
+
+# eps_find by one training
+
+class Counts(Callback):
+    "How often it and its copies were trained"
+    n = 0
+    def before_fit(self): # of a training, not of `get_preds`
+        if not hasattr(self, 'gather_preds') and not hasattr(self, '_each_batch'): Counts.n += 1
+
+def counted(learn):
+    Counts.n = 0
+    learn.add_cb(Counts())
+    return learn
+
+@pytest.mark.parametrize('share,low,high', [(.3, .24, .36), (.1, .06, .15), (0., 0., .03)])
+def test_one_training_finds_the_share(share, low, high):
+    dls,_ = noisy_digits(share, 900, 800)
+    learn = counted(digits_learner(dls=dls))
+    found = learn.eps_find(12, 1e-2)
+    assert Counts.n == 1 and plt.gcf().axes
+    assert low <= found.eps <= high and found.interval[0] <= found.eps+.001 and found.eps-.001 <= found.interval[1]
+    assert learn.label_smooth.eps == found.eps == round(found.eps, 3) and learn.label_smooth.mode == 'forward'
+    assert list(found.table.columns) == ['nll'] and found.table.nll.idxmin() == found.eps
+    assert found.table.index.is_monotonic_increasing and found.table.attrs['n'] == 800
+
+def test_one_training_is_that_of_hard_labels():
+    dls,_ = noisy_digits(.2)
+    hard = digits_learner(dls=dls)
+    with refits(hard, 1, 3, 1e-2) as fit: p,y = fit().get_preds()
+    noise = fit_noise(p, y)
+    for cbs in (None, LabelSmooth(.4, 'forward'), LabelSmooth(lambda pct: .3*pct, 'forward')):
+        found = digits_learner(cbs, dls=dls).eps_find(3, 1e-2, show_plot=False)
+        assert found.eps == pytest.approx(noise.share, abs=2e-3)
+        assert found.interval == pytest.approx(noise.interval, abs=2e-3)
+        assert found.table.nll[found.eps] == pytest.approx(-noise.curve.log_lik.max()/len(y), abs=1e-3)
+
+@pytest.mark.parametrize('kwargs,cbs,n', [
+    (dict(), LabelSmooth(mode='exact'), 6), (dict(by='accuracy'), LabelSmooth(mode='forward'), 6),
+    (dict(by='accuracy'), None, 6), (dict(eps=[.1, .2]), LabelSmooth(mode='forward'), 2)],
+    ids=['a smoothing mode', 'by a metric', 'by a metric, no LabelSmooth', 'values'])
+def test_all_else_trains_for_each(kwargs, cbs, n):
+    learn = counted(digits_learner(copy(cbs)))
+    found = learn.eps_find(1, show_plot=False, **kwargs)
+    assert Counts.n == n == len(found.table) and found.interval is None
+
+def multilabel(miss, false_pos=0.):
+    "Three questions about inputs, and labels that are missing or spurious"
+    x = torch.randn(1500, 8)
+    truth = (x @ torch.randn(8, 3) > .8).float()
+    u = torch.rand_like(truth)
+    items = list(zip(x, torch.where(truth == 1, u > miss, u < false_pos).float()))
+    dls = DataLoaders(DataLoader(items[:900], bs=50, shuffle=True), DataLoader(items[900:], bs=100))
+    return quiet(Learner(dls, nn.Linear(8, 3), BCEWithLogitsLossFlat()))
+
+@pytest.mark.parametrize('miss,false_pos', [(.3, 0.), (0., 0.), (.2, .05), (0., .1)])
+def test_one_training_finds_a_pair(miss, false_pos):
+    learn = counted(multilabel(miss, false_pos))
+    found = learn.eps_find(10, .1)
+    assert Counts.n == 1 and list(found.table.columns) == ['miss', 'false_pos'] and plt.gcf().axes
+    assert abs(found.eps[0]-miss) < .06 and abs(found.eps[1]-false_pos) < .03
+    for e,(lo,hi) in zip(found.eps, found.interval): assert lo-.001 <= e <= hi+.001
+    assert learn.label_smooth.eps == found.eps
+    learn.fit_one_cycle(2, .1)
+
+def test_one_logit():
+    items = [(x, y[:1]) for x,y in multilabel(.3).dls.train.dataset]
+    for shape in (lambda y: y, lambda y: y[0]):
+        some = [(x, shape(y)) for x,y in items]
+        dls = DataLoaders(DataLoader(some[:500], bs=50, shuffle=True), DataLoader(some[500:], bs=100))
+        learn = quiet(Learner(dls, nn.Linear(8, 1), BCEWithLogitsLossFlat()))
+        assert abs(learn.eps_find(10, .1, show_plot=False).eps[0]-.3) < .15
+
+def masks(share, n=60):
+    "Four classes by colour, wrong pixels, and a border that does not count"
+    y = torch.randint(0, 4, (n, 3, 3)).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    x = F.one_hot(y, 4).permute(0, 3, 1, 2).float() + torch.randn(n, 4, 12, 12)*.4
+    seen = torch.where(torch.rand(y.shape) < share, (y + torch.randint(1, 4, y.shape))%4, y)
+    seen[:, 0] = 255
+    items = list(zip(x, seen))
+    dls = DataLoaders(DataLoader(items[:30], bs=10, shuffle=True), DataLoader(items[30:], bs=10))
+    return quiet(Learner(dls, nn.Conv2d(4, 4, 1), CrossEntropyLossFlat(axis=1, ignore_index=255)))
+
+def test_pixels_are_labels_too(monkeypatch):
+    import fastai_labelsmooth.wrong_labels.eps_find as module
+    found = masks(.25).eps_find(10, .1, show_plot=False)
+    assert abs(found.eps-.25) < .03 and found.table.attrs['n'] == 30*11*12
+    monkeypatch.setattr(module, 'max_positions', 500)
+    found = masks(.25).eps_find(10, .1, show_plot=False)
+    assert abs(found.eps-.25) < .1 and found.table.attrs['n'] == 500
+
+def test_predictions_that_say_nothing_leave_hard_labels():
+    learn = digits_learner(LabelSmooth(.3, 'forward'))
+    for p in learn.model.parameters(): nn.init.zeros_(p)
+    with pytest.warns(UserWarning, match='eps=0 is set'): found = learn.eps_find(1, 0.)
+    assert found.eps == learn.label_smooth.eps == 0. and found.interval[1] > .8
+    learn = multilabel(.3)
+    for p in learn.model.parameters(): nn.init.zeros_(p)
+    with pytest.warns(UserWarning, match='eps=0 is set'): found = learn.eps_find(1, 0.)
+    assert found.eps == learn.label_smooth.eps == (0., 0.)
+
+def test_the_target_of_the_labelsmooth_is_looked_at():
+    items = [(x, torch.rand(2), y) for x,y in noisy_digits(.3, 900, 800)[0].train.dataset]
+    dls = DataLoaders(DataLoader(items[:500], bs=50, shuffle=True), DataLoader(items[500:], bs=100))
+    dls.n_inp = 1
+    learn = digits_learner(LabelSmooth(mode='forward', targ_idx=1), SecondTarget(), dls=dls)
+    learn.metrics = L()
+    assert abs(learn.eps_find(15, 1e-2, show_plot=False).eps-.3) < .12
+
+class SecondTarget(Module):
+    soft_targets = True
+    def forward(self, p, a, b): return soft_cross_entropy(p, b)
+
+def changed(change, loss_func=None):
+    "A digits learner with other targets"
+    def of(dl): return DataLoader([(x, change(y)) for x,y in dl.dataset], bs=64, num_workers=0)
+    learn = digits_learner(loss_func=loss_func, dls=DataLoaders(*map(of, digits_dls())))
+    learn.metrics = L()
+    return learn
+
+def regression():
+    learn = changed(lambda y: y.float())
+    learn.loss_func = MSELossFlat()
+    return learn
+
+def some_votes(y): return F.one_hot(y, 10)*.5+.05
+
+refused = {
+    'votes': (lambda: changed(some_votes, VotesLossFlat()), 'targets are votes'),
+    'votes of labels': (lambda: changed(some_votes, BCEWithLogitsLossFlat()), 'targets are votes'),
+    'one class': (lambda: changed(lambda y: y*0), '200 validation labels that count are all the same'),
+    'no ones': (lambda: changed(lambda y: torch.zeros(10), BCEWithLogitsLossFlat()), '2000 validation labels'),
+    'none counts': (lambda: changed(lambda y: y*0-100), 'the 0 validation labels'),
+    'regression': (regression, 'expected one of CrossEntropyLossFlat'),
+    'labels out of range': (lambda: changed(lambda y: y+1), '10'),
+}
+
+@pytest.mark.parametrize('name', list(refused))
+def test_refused_before_anything_is_trained(name):
+    make,message = refused[name]
+    learn = counted(make())
+    before = weights(learn)
+    with pytest.raises((TypeError, ValueError), match=message): learn.eps_find(1)
+    assert not Counts.n and not learn._grab_cbs(LabelSmooth) and torch.equal(weights(learn), before)
+    if 'votes' in name:
+        with pytest.raises(ValueError, match=message): learn.eps_find(1, eps=[0., .1])
+        assert not Counts.n
+        learn.add_cb(LabelSmooth(mode='exact')) # says how sure to be, which is asked of votes too
+        assert len(learn.eps_find(1, eps=[0., .1], show_plot=False).table) == 2
+
+def test_votes_of_one_person_are_labels():
+    learn = changed(lambda y: F.one_hot(y, 10).float(), VotesLossFlat())
+    learn.metrics = L()
+    assert learn.eps_find(10, 1e-2, show_plot=False).eps < .05
 
 # Out of fold
 

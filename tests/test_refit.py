@@ -62,6 +62,7 @@ def _log(): Drawn.log = []
 
 calls = {
     'eps_find': lambda learn: learn.eps_find(1, 1e-2, eps=[0., .1], show_plot=False),
+    'eps_find once': lambda learn: learn.eps_find(1, 1e-2, show_plot=False),
     'oof_preds': lambda learn: learn.oof_preds(1, 1e-2, folds=2),
     'label_issues': lambda learn: learn.label_issues(1, 1e-2, folds=2),
 }
@@ -461,6 +462,16 @@ def test_refused_before_anything_is_trained(call, name):
 def test_eps_find_leaves_no_items_out_and_takes_any_batches(name):
     assert len(calls['eps_find'](learner(refused[name][0]())).table) == 2
 
+class Iterated(Stream):
+    def __len__(self): return 120
+
+@pytest.mark.parametrize('make', [
+    lambda: ((vectors()[:40], labels[:40]), (vectors()[40:], labels[40:])), prebatched, refused['torch'][0],
+    lambda: DataLoader(Iterated(), bs=16, num_workers=0)], ids=['list of batches', 'prebatched', 'torch', 'iterated'])
+def test_one_training_takes_any_validation_batches(make):
+    learn = learner(valid=make())
+    assert learn.eps_find(1, 1e-2, show_plot=False).table.attrs['n'] == 120
+
 class Pair(Linear):
     def forward(self, x): return super().forward(x),x
 
@@ -478,6 +489,8 @@ def test_language_models_are_refused():
     learn = quiet(language_model_learner(dls, AWD_LSTM, config=config, pretrained=False))
     for call in (lambda: learn.oof_preds(1), lambda: learn.label_issues(1), lambda: without(learn.dls, [3])):
         with pytest.raises(TypeError, match="a language model's"): call()
+    with pytest.raises(TypeError, match='a language model.*expected eps='): learn.eps_find(1)
+    assert not learn._grab_cbs(LabelSmooth)
     order = list(learn.dls.train.items.idxs)
     assert len(learn.eps_find(1, eps=[0., .1], show_plot=False).table) == 2
     assert list(learn.dls.train.items.idxs) == order # of which texts are read
@@ -563,7 +576,7 @@ def test_known_metrics_say_which_way_is_better(metric, lower):
 @pytest.mark.parametrize('metric,lower', [(VotesKL(), True), (EntropyCorrelation(), False)], ids=['kl', 'correlation'])
 def test_metrics_of_votes_say_which_way_is_better(metric, lower):
     votes = [(x, torch.randn(10).mul(3).softmax(0)) for x,_ in items]
-    learn = learner(votes, valid=votes[:40], loss_func=VotesLossFlat(), metrics=metric)
+    learn = learner(votes, valid=votes[:40], loss_func=VotesLossFlat(), metrics=metric, cbs=LabelSmooth(mode='exact'))
     eps,table = learn.eps_find(5, 1e-2, eps=[0., .3, .6], by=metric.name, show_plot=False)
     assert table[metric.name][eps] == (table[metric.name].min() if lower else table[metric.name].max())
 

@@ -49,7 +49,7 @@ def in_fixed_order(dl):
     "A fastai `DataLoader` that keeps to one order, and where in the dataset its items are (None for others)"
     if isinstance(getattr(dl, 'sampler', None), RandomSampler): raise ValueError(
         f"dl={dl!r} shuffles, and does not say where its items are: expected shuffle=False, or a fastai DataLoader")
-    if not hasattr(dl, 'get_idxs'): return dl,None
+    if not getattr(dl, 'indexed', False): return dl,None # not fastai's, or of a dataset that is iterated over
     dl = dl.new(shuffle=False, drop_last=False)
     idxs = list(dl.get_idxs())
     return dl.new(get_idxs=partial(list, idxs)),tensor(idxs)
