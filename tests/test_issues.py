@@ -390,7 +390,8 @@ def test_a_function_that_trains():
     learn.freeze()
     before = [p.requires_grad for p in learn.model.parameters()]
     assert not messages(lambda: learn.oof_preds(fit=fit, folds=2))
-    assert seen == [2, 2] and [p.requires_grad for p in learn.model.parameters()] == before
+    learn.eps_find(fit=fit, show_plot=False)
+    assert seen == [2, 2, 2] and [p.requires_grad for p in learn.model.parameters()] == before
     assert 'frozen: 2 of its 4 parameters' in messages(lambda: learn.oof_preds(1, folds=2))[0]
 
 def test_groups_share_a_fold():

@@ -15,7 +15,7 @@ from fastai.metrics import Perplexity, accuracy_multi, top_k_accuracy
 from fastai.text.data import LMDataLoader
 from ..callback import LabelSmooth
 from ..smoothers.forward import Forward
-from .refit import refits, targ_of, untrained, untrained_preds
+from .refit import check_epochs, refits, targ_of, untrained, untrained_preds
 from .noise import fit_noise
 from ..interpret.calibration import Sample
 from ..interpret.metrics import BrierScore, ECE
@@ -94,11 +94,11 @@ def _curves(noise):
         nll = -curve.log_lik/noise.n
         yield name,round(best, 3),interval,nll.groupby(nll.index.to_series().round(3)).min()
 
-def _by_one(learn, n_epoch, lr, seed, sigmoid, show_plot):
+def _by_one(learn, n_epoch, lr, seed, fit, sigmoid, show_plot):
     "Train once on the labels as they are, and fit the noise to the predictions"
     _check_valid(learn, sigmoid)
-    with refits(learn, 1, n_epoch, lr, seed) as fit:
-        noise = fit_noise(*_labelled(fit(change=lambda o: _use(o, 0.)), sigmoid), sigmoid=sigmoid)
+    with refits(learn, 1, n_epoch, lr, seed, fit) as refit:
+        noise = fit_noise(*_labelled(refit(change=lambda o: _use(o, 0.)), sigmoid), sigmoid=sigmoid)
     names,best,interval,nll = zip(*_curves(noise))
     table = pd.concat(nll, axis=1, keys=names).sort_index().rename_axis('eps')
     if noise.is_blind:
@@ -185,13 +185,13 @@ def _plot(table, by, best, mode):
         right.set_ylabel('on validation labels')
     ax.legend(handles=list(lines), fontsize=8, ncols=len(lines), loc='lower center', bbox_to_anchor=(.5, 1))
 
-def _by_each(learn, n_epoch, lr, seed, eps, by, lower, mode, task, show_plot):
+def _by_each(learn, n_epoch, lr, seed, fit, eps, by, lower, mode, task, show_plot):
     "Train for each eps from the same weights"
     kept,left = _split(mode, eps, task)
     if left: warnings.warn(f"left out: {'; '.join(left.values())}")
     rows = []
-    with refits(learn, len(kept), n_epoch, lr, seed) as fit:
-        for e in kept: rows.append(fit(change=lambda o: _use(o, e)).recorder.values[-1][1:])
+    with refits(learn, len(kept), n_epoch, lr, seed, fit) as refit:
+        for e in kept: rows.append(refit(change=lambda o: _use(o, e), name=f'eps={e}').recorder.values[-1][1:])
     names = ['nll', *[m.name for m in learn.metrics]]
     table = pd.DataFrame([list(o) for o in rows], pd.Index(kept, name='eps', tupleize_cols=False), names)
     table.attrs['left_out'] = left
@@ -208,16 +208,18 @@ def eps_find(self:Learner,
     by:str='nll', # "nll", or the name of one of the learner's metrics (a training for each)
     show_plot:bool=True, # Draw the curve
     seed:int=0, # Of batches and dropout, the same for each
-    lower:bool=None # Whether a lower `by` is better; None for nll, accuracy and other metrics of which this is known
+    lower:bool=None, # Whether a lower `by` is better; None for nll, accuracy and other metrics of which this is known
+    fit=None # Function that trains a learner instead, such as `lambda learn: learn.fine_tune(3)`
 ) -> EpsFind: # (best eps, table), `.interval`
     "Find the `eps` by which the observed validation labels are most likely, and set it: `learn.eps_find(10)`"
     lower = _direction(self, by, lower)
+    check_epochs(n_epoch, fit)
     mode,task = _task(self)
     if eps is None and by == 'nll' and isinstance(mode, Forward):
-        res = _by_one(self, n_epoch, lr, seed, task.sigmoid, show_plot)
+        res = _by_one(self, n_epoch, lr, seed, fit, task.sigmoid, show_plot)
     else:
         if eps is None: eps = 0.,.05,.1,.2,.3,.4
-        res = _by_each(self, n_epoch, lr, seed, eps, by, lower, mode, task, show_plot)
+        res = _by_each(self, n_epoch, lr, seed, fit, eps, by, lower, mode, task, show_plot)
     if self._grab_cbs(LabelSmooth): self.label_smooth.eps = res.eps
     else: self.add_cb(LabelSmooth(res.eps, mode='forward'))
     return res
