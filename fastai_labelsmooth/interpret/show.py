@@ -89,7 +89,9 @@ def _hard_and_soft(cb, b):
     hard,soft = hard_target(targ, task),cb.smoother(targ, Batch(task, eps, pred, xb))
     check_soft(soft, task, *((pred.shape, targ) if cb.n is None else ()))
     res = [_plain(hard),_plain(soft)]
-    return [o if task.sigmoid else o.movedim(task.axis, -1) for o in res],task,len(yb)
+    if not task.sigmoid: res = [o.movedim(task.axis, -1) for o in res]
+    elif isinstance(pred, Tensor): res = [o.view(pred.shape) for o in res] # a mask with one logit may lack its axis
+    return res,task,len(yb)
 
 # %% ../../nbs/interpret/04_show.ipynb #sh000014
 def _middle(x):
