@@ -6,6 +6,7 @@
 __all__ = ['LabelSmooth']
 
 # %% ../nbs/10_callback.ipynb #085a6f89
+import warnings
 from fastai.basics import *
 from fastai.callback.schedule import LRFinder, ParamScheduler
 from fastai.layers import NoneReduce
@@ -61,6 +62,7 @@ class LabelSmooth(Callback):
         _check_eps(self.eps, self.smoother, Task(n))
         # `kept` is a list, since each attribute that a callback sets is looked up on the Learner: 5 microseconds
         self.kept,self.used_eps,self.is_checked,self.is_probe = [],[],False,False
+        self.is_warned = False
         self.mixed_loss = self.loss_ndim = None
 
     def __repr__(self): return f'LabelSmooth(eps={self.eps}, mode={self.mode!r})'
@@ -136,6 +138,27 @@ def after_fit(self:LabelSmooth):
     if not self.learn._grab_cbs(ParamScheduler): recorder.hps = {'lr': list(recorder.lrs)}
     recorder.hps['eps'] = self.used_eps
 
+# %% ../nbs/10_callback.ipynb #e649d7df
+_moves = 'Alias', 'Clone', 'Permute', 'Reshape', 'Squeeze', 'ToCopy', 'Transpose', 'UnsafeView', 'Unsqueeze', 'View'
+
+def last_activation(pred, task):
+    "The activation that a model should not end in, 'softmax' or 'sigmoid'; None if its predictions may be logits"
+    node = pred.grad_fn
+    while node is not None and node.name().startswith(_moves): node = node.next_functions[0][0] # values stay the same
+    if task.sigmoid and node is not None and node.name().startswith('Sigmoid'): return 'sigmoid'
+    p = pred.detach().float()
+    if task.n < 2 or not p.numel() or p.min() < 0 or p.max() > 1: return
+    if (p.sum(task.axis)-1).abs().max() < 1e-3: return 'softmax'
+
+def _made_of(metric, *packages):
+    "Whether a metric is a function of one of these packages"
+    func = getattr(metric, 'func', None)
+    return (getattr(getattr(func, 'func', func), '__module__', None) or '').split('.')[0] in packages # of a partial
+
+def _takes_classes(metric):
+    "Whether a metric is fastai's or scikit-learn's, and compares class indices"
+    return _made_of(metric, 'fastai', 'sklearn') and getattr(metric, 'flatten', True)
+
 # %% ../nbs/10_callback.ipynb #cc605c72
 @patch
 def _batch(self:LabelSmooth, loss_func) -> Batch:
@@ -170,10 +193,34 @@ def _check_first(self:LabelSmooth, targ, batch):
     if isinstance(targ, SoftTarget): raise ValueError(
         f"the target at targ_idx={self.targ_idx} is smoothed already: expected one LabelSmooth for each target")
     _check_eps(self.eps, self.smoother, batch.task)
-    hard_target(targ.cpu(), batch.task) # or an error for what is out of range
+    hard = hard_target(targ.cpu(), batch.task) # or an error for what is out of range
     known = (batch.pred.shape, targ) if self.n is None else ()
     check_soft(self.smoother(targ, batch), batch.task, *known)
+    if self.learn.training: self._check_metrics(hard, batch.task)
+    if self.learn.training and not self.is_warned: self._warn_first(batch.task)
     self.is_checked = True
+
+@patch
+def _check_metrics(self:LabelSmooth, hard, task):
+    "Raise for metrics that would fail after the first epoch, and warn of those that would be wrong"
+    is_votes = not task.sigmoid and not isinstance(hard, SoftTarget)
+    has_unknown = task.sigmoid and hard.isnan().any()
+    if not is_votes and not has_unknown: return
+    for metric in self.learn.metrics:
+        if is_votes and _takes_classes(metric): raise TypeError(
+            f"targets are votes, and the metric {metric.name} takes class indices: expected on_majority({metric.name})")
+        if has_unknown and isinstance(metric, AvgMetric) and _made_of(metric, 'fastai'): warnings.warn(
+            f"some labels are unknown, and the metric {metric.name} counts them as if they were 1: "
+            f"expected on_known({metric.name})")
+
+@patch
+def _warn_first(self:LabelSmooth, task):
+    "Once, on the first training batch: what trains, but not as it should"
+    self.is_warned = True
+    if isinstance(self.learn.pred, Tensor) and (last := last_activation(self.learn.pred, task)): warnings.warn(
+        f"the model ends in a {last}: its predictions are probabilities, and the loss takes logits, of which it makes "
+        f"probabilities itself. Such a model trains badly: expected one without its last {last}")
+
 
 # %% ../nbs/10_callback.ipynb #d8c20d2f
 def _check_mixer(mixer):

@@ -11,14 +11,14 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import nn, Tensor
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, LabelSmoothingCrossEntropy
-from .losses import SoftCrossEntropyLossFlat
+from .losses import SoftBCEWithLogitsLossFlat, SoftCrossEntropyLossFlat
 
 # %% ../nbs/03_pairing.ipynb #tk000007
 class Task(NamedTuple):
     "What a loss says of its targets; None is not known yet"
     n:int=None # Number of classes (sigmoid: of labels)
     axis:int=-1 # Class axis of the logits
-    ignore_index:int=-100 # Class index of positions that do not count
+    ignore_index:int=-100 # Class index of positions that do not count (sigmoid: unknown label); None: all count
     sigmoid:bool=None # Whether each label is scored by itself
 
 # %% ../nbs/03_pairing.ipynb #0adaad94
@@ -26,7 +26,8 @@ def _axis_of(loss_func, sigmoid):
     "The class axis. fastai's sigmoid loss flattens everything, so its -1 says nothing: labels follow the items"
     is_torchs = isinstance(loss_func, (nn.CrossEntropyLoss, LabelSmoothingCrossEntropy))
     axis = getattr(loss_func, 'axis', 1 if sigmoid or is_torchs else -1)
-    return 1 if axis == -1 and isinstance(loss_func, BCEWithLogitsLossFlat) else axis
+    is_flat = isinstance(loss_func, BCEWithLogitsLossFlat) and not isinstance(loss_func, SoftBCEWithLogitsLossFlat)
+    return 1 if axis == -1 and is_flat else axis
 
 def task_of(
     loss_func, # As from `soft_loss`
@@ -35,7 +36,9 @@ def task_of(
 ) -> Task:
     "The task of a paired loss; TypeError or ValueError for predictions that do not fit it"
     sigmoid = isinstance(loss_func, BCEWithLogitsLossFlat) or getattr(loss_func, 'sigmoid', False)
-    axis,ignore_index = _axis_of(loss_func, sigmoid),getattr(loss_func, 'ignore_index', -100)
+    axis = _axis_of(loss_func, sigmoid)
+    knows_all = type(loss_func) is BCEWithLogitsLossFlat # NaN would be its loss
+    ignore_index = getattr(loss_func, 'ignore_index', None if knows_all else -100)
     if n is not None or pred is None: return Task(n, axis, ignore_index, sigmoid)
     if not isinstance(pred, Tensor): raise TypeError(f"the model's prediction is a {type(pred).__name__}: "
         "expected a tensor with a class axis, or LabelSmooth(n=<number of classes>)")
@@ -99,7 +102,8 @@ def soft_loss(
     loss_func # The loss of a Learner
 ): # The loss to train with instead: takes soft targets, equals `loss_func` on hard ones
     """Pair a loss with its soft-target counterpart; ValueError if it smooths already, TypeError if there is none. Yours
-    says `soft_targets = True`, and where it differs `axis` (-1), `ignore_index` (-100), `sigmoid` (False)"""
+    says `soft_targets = True`, and where it differs `axis` (-1), `ignore_index` (-100), `sigmoid` (False); with
+    `sigmoid` it gets NaN where a label is unknown"""
     if smooths_itself(loss_func): raise ValueError(f"loss_func={loss_func!r} smooths by itself, "
         "so targets would be smoothed twice: expected CrossEntropyLossFlat() or nn.CrossEntropyLoss()")
     if getattr(loss_func, 'soft_targets', False) or type(loss_func) is BCEWithLogitsLossFlat: return loss_func

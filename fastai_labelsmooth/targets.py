@@ -176,11 +176,16 @@ def check_index(index, n, ignore_index):
                                      f"expected 0 to {n-1} (n={n} classes) or ignore_index={ignore_index}")
     return ignore_index
 
-def check_probs(targ):
-    "Raise ValueError for targets that are no probabilities, where they can be read without cost"
+def are_probs(targ):
+    "Whether all values are in [0, 1]; None where they cannot be read without cost"
     seen = value_range(targ)
-    if seen is not None and not (seen[0] >= 0 and seen[1] <= 1):
-        raise ValueError(f"targ has values from {seen[0]:.4g} to {seen[1]:.4g}: expected all of them in [0, 1]")
+    return None if seen is None else seen[0] >= 0 and seen[1] <= 1
+
+def check_probs(targ, unless=''):
+    "Raise ValueError for targets that are no probabilities, where they can be read without cost"
+    if are_probs(targ) is not False: return
+    lo,hi = value_range(targ)
+    raise ValueError(f"targ has values from {lo:.4g} to {hi:.4g}: expected all of them in [0, 1]{unless}")
 
 def plain(targ):
     "`targ` as a plain tensor; TypeError if it can be no target"
@@ -229,26 +234,42 @@ def smooth_labels(
     check_probs(targ)
     return (off + (on-off)*targ) * targ.any(axis, keepdim=True)
 
+# %% ../nbs/01_targets.ipynb #d7921dd8
+def binary_labels(
+    targ:Tensor, # 0 and 1 (any dtype, any shape), or probabilities
+    ignore_index:float=None # What stands for an unknown label, as NaN does; None: all labels are known
+) -> Tensor: # Floats, the shape of `targ`
+    "Sigmoid labels, NaN where they are unknown; ValueError for other values outside [0, 1]"
+    targ = plain(targ)
+    # before the comparison: 156 and -100 are one number in 8 bits
+    if not targ.is_floating_point(): targ = targ.to(torch.get_default_dtype())
+    if ignore_index is None:
+        check_probs(targ, "; where labels are unknown (NaN, or a number of your own), "
+                          "loss_func=SoftBCEWithLogitsLossFlat(ignore_index=...)")
+        return targ
+    if are_probs(targ): return targ # most batches
+    targ = torch.where(targ == ignore_index, torch.nan, targ) # faster than `masked_fill`
+    check_probs(targ.nan_to_num(0.), f", or NaN or ignore_index={ignore_index} where a label is unknown")
+    return targ
+
 # %% ../nbs/01_targets.ipynb #32c74cc0
 def smooth_binary(
     targ:Tensor, # 0 and 1 (any dtype, any shape), or probabilities
     eps:float|tuple=0.1, # Smoothing, or a pair (for 1, for 0), as in `binary_on_off`
-    mode:str="exact" # "exact" or "paper"
-) -> Tensor: # Floats, the shape of `targ`
+    mode:str="exact", # "exact" or "paper"
+    ignore_index:float=None # What stands for an unknown label, as NaN does; None: all labels are known
+) -> Tensor: # Floats, the shape of `targ`; NaN where a label is unknown
     "Smooth sigmoid targets; ValueError for values outside [0, 1]"
     on,off = binary_on_off(eps, mode)
-    targ = plain(targ)
-    if not targ.is_floating_point(): targ = targ.to(torch.get_default_dtype())
-    check_probs(targ)
-    return off + (on-off)*targ
+    return off + (on-off)*binary_labels(targ, ignore_index)
 
 # %% ../nbs/01_targets.ipynb #988f9c04
 def hard_target(
     targ:Tensor, # Class indices or distributions; sigmoid: zeros and ones, or shares
     task # `Task`: the number of classes, their axis, `ignore_index`, whether it is sigmoid
 ) -> Tensor: # Of class indices a `SoftTarget`; else dense, in the shape of `targ`
-    "The label as a distribution, with nothing smoothed; zeros where it is ignored"
-    if task.sigmoid: return smooth_binary(targ, 0.)
+    "The label as a distribution, with nothing smoothed; zeros where it is ignored (sigmoid: NaN)"
+    if task.sigmoid: return binary_labels(targ, task.ignore_index)
     return smooth_labels(targ, task.n, 0., axis=task.axis, ignore_index=task.ignore_index)
 
 # %% ../nbs/01_targets.ipynb #46b5ce62
@@ -257,6 +278,16 @@ def check_sums(total, what='targ has a row'):
     wrong = (total != 0) & ~((total-1).abs() <= 1e-3)
     if wrong.any(): raise ValueError(f"{what} that sums to {total[wrong][0].item():.4g} over the classes: "
                                      "expected 1, or 0 where it is ignored")
+
+def _check_labels(soft, task, targ):
+    "`check_soft` for labels that are each on or off"
+    unknown = soft.isnan()
+    check_probs(soft.nan_to_num(0.))
+    expected = torch.zeros_like(unknown) if targ is None else hard_target(targ, task).isnan().view(unknown.shape)
+    if targ is None or unknown.equal(expected): return
+    if (unknown & ~expected).any(): raise ValueError("mode gave NaN for a label that is known: expected a number")
+    raise ValueError(f"mode gave a target where the label is unknown (NaN or ignore_index={task.ignore_index}): "
+                     "expected NaN, as `hard_target` gives there, or it would be learned")
 
 def check_soft(
     soft, # What a mode made
@@ -271,7 +302,7 @@ def check_soft(
     if not fits: raise ValueError(
         f"mode gave a target of shape {tuple(soft.shape)}: expected that of the logits, {tuple(shape)}")
     if isinstance(soft, SoftTarget): return
-    if task.sigmoid: return check_probs(soft)
+    if task.sigmoid: return _check_labels(soft, task, targ)
     total = soft.sum(task.axis).double()
     check_sums(total, 'mode gave a target')
     if targ is None or targ.is_floating_point(): return

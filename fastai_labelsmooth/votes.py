@@ -12,8 +12,8 @@ from functools import cache
 import numpy as np, pandas as pd, torch
 from torch import Tensor
 from fastai.data.all import (CategoryMap, ColReader, DisplayedTransform, ItemTransform, TensorBase, TensorCategory,
-                             TransformBlock)
-from fastai.torch_core import ShowTitle
+                             TensorMultiCategory, TransformBlock)
+from fastai.torch_core import ShowTitle, TitledFloat
 from fastai.learner import AvgMetric, Metric, mk_metric
 from fastai.metrics import AccumMetric
 from fastai.text.data import TensorText, display_df, get_empty_df
@@ -23,6 +23,7 @@ from fastai.tabular.core import Tabular
 from fastcore.xtras import truncstr
 from .targets import plain
 from .losses import SoftCrossEntropyLossFlat, dot
+from .pairing import counterpart, task_of
 
 # %% ../nbs/11_votes.ipynb #vt000016
 _hard_only = ("targets are votes, a share for each class: expected class indices. For a metric, on_majority(metric); "
@@ -91,10 +92,12 @@ def _show_pairs(samples, outs, ctxs, max_n, **kwargs):
         ctxs = [o.show(ctx=ctx, **kwargs) for o,ctx in zip(shown, ctxs)]
     return ctxs
 
+def _truncated(samples, trunc_at): return L((text.truncate(trunc_at), *rest) for text,*rest in samples)
+
 @cache
-def _register_show_results():
+def _register_shows():
     "Once there are votes to show: of two functions that fit, fastai's dispatch takes the one that came last"
-    import fastai.text.learner, fastai.vision.learner # noqa: F401 (they register theirs)
+    import fastai.interpret, fastai.text.learner, fastai.vision.learner # noqa: F401 (they register theirs)
 
     @dispatch
     def show_results(x:TensorImage, y:TensorVotes, samples, outs, ctxs=None, max_n=10, nrows=None, ncols=None,
@@ -105,10 +108,22 @@ def _register_show_results():
     @dispatch
     def show_results(x:TensorText, y:TensorVotes, samples, outs, ctxs=None, max_n=10, trunc_at=150, **kwargs):
         if ctxs is None: ctxs = get_empty_df(min(len(samples), max_n))
-        samples = L((text.truncate(trunc_at), *rest) for text,*rest in samples)
-        ctxs = _show_pairs(samples, outs, ctxs, max_n, **kwargs)
+        ctxs = _show_pairs(_truncated(samples, trunc_at), outs, ctxs, max_n, **kwargs)
         display_df(pd.DataFrame(ctxs))
         return ctxs
+
+    @dispatch
+    def plot_top_losses(x:TensorImage, y:TensorVotes, samples, outs, raws, losses, nrows=None, ncols=None,
+                        figsize=None, **kwargs):
+        axs = get_grid(len(samples), nrows=nrows, ncols=ncols, figsize=figsize, imsize=4) # room for the titles
+        for ax,loss in zip(_show_pairs(samples, outs, axs, len(samples), **kwargs), losses):
+            ax.set_title(f'{ax.get_title()}\nloss {loss.item():.2f}')
+
+    @dispatch
+    def plot_top_losses(x:TensorText, y:TensorVotes, samples, outs, raws, losses, trunc_at=150, **kwargs):
+        rows = get_empty_df(len(samples))
+        rows = _show_pairs(_truncated(samples, trunc_at), outs, rows, len(samples), **kwargs)
+        display_df(pd.DataFrame([TitledFloat(o.item()).show(ctx=row, label='loss') for o,row in zip(losses, rows)]))
 
 # %% ../nbs/11_votes.ipynb #vt000024
 class ReadVotes(ItemTransform, DisplayedTransform):
@@ -132,7 +147,7 @@ class ReadVotes(ItemTransform, DisplayedTransform):
         return TensorVotes(torch.tensor(_shares(counts), dtype=torch.float32))
 
     def decodes(self, o:TensorVotes):
-        _register_show_results()
+        _register_shows()
         if o.ndim and not (o.min() >= 0 and abs(o.sum()-1) < 1e-2): raise ValueError(
             f"a prediction is {o.tolist()}, which are no shares: the learner's loss has no activation. "
             "Expected the loss that comes with VotesBlock, VotesLossFlat()")
@@ -200,23 +215,26 @@ def VotesBlock(
 
 # %% ../nbs/11_votes.ipynb #vt000036
 class OnMajority(Metric):
-    "A metric of hard targets, on the most voted class"
+    "A metric of hard targets, on the most voted class; of a sigmoid loss on the labels that most voted for"
     def __init__(self,
         metric # Of fastai's, or a function (predictions, classes) -> number
     ):
         self.metric = mk_metric(metric)
 
-    def hard(self, y, pred):
-        "Class indices for votes; other targets as they are"
+    def hard(self, y, pred, sigmoid):
+        "Class indices, or zeros and ones, for votes; other targets as they are"
         is_dense = y.is_floating_point() and y.shape == getattr(pred, 'shape', None) # a table's are plain
         if not is_dense and not isinstance(y, TensorVotes): return y
-        return TensorCategory(plain(y).argmax(-1))
+        y = plain(y)
+        if sigmoid: return TensorMultiCategory((y > .5).to(y.dtype).masked_fill(y.isnan(), torch.nan)) # NaN is unknown
+        return TensorCategory(y.argmax(-1))
 
     def reset(self): self.metric.reset()
 
     def accumulate(self, learn):
-        votes = learn.yb
-        learn.yb = tuple(self.hard(y, learn.pred) for y in votes)
+        votes,loss = learn.yb,learn.loss_func
+        sigmoid = task_of(counterpart(loss) or loss).sigmoid
+        learn.yb = tuple(self.hard(y, learn.pred, sigmoid) for y in votes)
         try: self.metric.accumulate(learn)
         finally: learn.yb = votes
 
@@ -227,13 +245,17 @@ class OnMajority(Metric):
 
     def __call__(self, preds, targs):
         func = self.metric.func if isinstance(self.metric, AvgMetric) else self.metric
-        return func(preds, self.hard(targs, preds))
+        sigmoid = not isinstance(targs, TensorVotes) and not _are_distributions(targs)
+        return func(preds, self.hard(targs, preds, sigmoid))
+
+def _are_distributions(y): return y.ndim > 1 and bool(((y.sum(-1)-1).abs() < 1e-3).all())
 
 # %% ../nbs/11_votes.ipynb #vt000037
 def on_majority(
-    metric # A function of predictions and class indices, or a fastai `Metric`: `accuracy`, `F1Score(average='macro')`
+    metric # A function of predictions and hard targets, or a fastai `Metric`: `accuracy`, `F1Score(average='macro')`
 ) -> OnMajority: # A `Metric`, and a function of logits and votes where `metric` is one
-    "Let a metric of hard targets see the most voted class; of equally many votes the first, as `argmax` does"
+    """Let a metric of hard targets see the most voted class; of equally many votes the first, as `argmax` does. Of a
+    sigmoid loss it sees each label that more than half voted for: `on_majority(accuracy_multi)`"""
     return OnMajority(metric)
 
 # %% ../nbs/11_votes.ipynb #vt000040

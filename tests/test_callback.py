@@ -1,5 +1,5 @@
 "LabelSmooth on real Learners: what it trains, what everybody else sees, and what is left after any interruption"
-import gc, math, sys, weakref
+import gc, math, sys, warnings, weakref
 from functools import lru_cache
 import pytest, torch, torch.nn.functional as F
 from pytest import param
@@ -736,3 +736,65 @@ def test_looking_after_an_interruption_sees_nothing_of_the_dead_batch(event):
     start = digits_learner(LabelSmooth(.2))
     assert list(learn.validate()) == pytest.approx(list(start.validate()))
     for a,b in zip(learn.get_preds(), start.get_preds()): assert_close(a, b)
+
+# A model that ends in what the loss does already
+
+def warned(learn, n_fits=1):
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter('always')
+        for _ in range(n_fits): learn.fit(1)
+    return [str(o.message) for o in seen if 'the model ends in' in str(o.message)]
+
+def end_learner(end, n=3, sigmoid=False, head=None, mode='exact'):
+    "A learner of digits whose model ends in `end`"
+    def labels(y): return (y < n if n == 1 else F.one_hot(y%n, n)).float() if sigmoid else y%n
+    items = [(x, labels(y)) for x,y in digits_dls().train_ds]
+    dls = DataLoaders(*[DataLoader(items, bs=64, num_workers=0) for _ in range(2)])
+    model = nn.Sequential(nn.Linear(64, n) if head is None else head, end)
+    loss = BCEWithLogitsLossFlat() if sigmoid else CrossEntropyLossFlat()
+    return quiet(Learner(dls, model, loss, cbs=LabelSmooth(mode=mode)))
+
+class Last(nn.Module):
+    "A function as a model's end"
+    def __init__(self, func):
+        super().__init__()
+        self.func = func
+    def forward(self, x): return self.func(x)
+
+@pytest.mark.parametrize('kw,end,named', [
+    pytest.param({}, nn.Softmax(1), 'softmax', id='softmax'),
+    pytest.param({}, Last(lambda z: z.as_subclass(TensorImage).softmax(1)), 'softmax', id='softmax of a subclass'),
+    pytest.param(dict(sigmoid=True), nn.Sigmoid(), 'sigmoid', id='sigmoid'),
+    pytest.param(dict(sigmoid=True, n=1), Last(lambda z: z.sigmoid().squeeze(1)), 'sigmoid', id='one logit'),
+    pytest.param(dict(sigmoid=True), Last(lambda z: TensorImage(z).sigmoid()*1), None, id='multiplied'),
+    pytest.param(dict(sigmoid=True), Last(lambda z: TensorImage(z).sigmoid().view(-1, 3, 1).squeeze(2)), 'sigmoid',
+                 id='views'),
+    pytest.param(dict(sigmoid=True), nn.Softmax(1), 'softmax', id='softmax for labels'),
+    pytest.param({}, nn.Sigmoid(), None, id='sigmoids do not sum to 1'),
+    pytest.param({}, nn.LogSoftmax(1), None, id='log_softmax changes nothing'),
+    pytest.param({}, nn.Identity(), None, id='logits'),
+    pytest.param(dict(sigmoid=True), nn.Identity(), None, id='logits of labels'),
+    pytest.param(dict(sigmoid=True), Last(lambda z: z.relu().clamp(max=.9)), None, id='in [0, 1] by chance'),
+    pytest.param(dict(sigmoid=True, n=1), Last(lambda z: z*1e-3+.5), None, id='near the bias'),
+    pytest.param(dict(sigmoid=True, head=nn.Sequential(nn.Linear(64, 8), nn.Sigmoid())), nn.Linear(8, 3), None,
+                 id='hidden')])
+def test_a_model_that_ends_in_an_activation_is_named_once(kw, end, named):
+    said = warned(end_learner(end, **kw), n_fits=2)
+    assert len(said) == (named is not None)
+    if named: assert f'ends in a {named}' in said[0] and f'expected one without its last {named}' in said[0]
+
+def test_a_segmentation_model_that_ends_in_a_softmax():
+    items = [(torch.randn(2, 4, 4), torch.randint(0, 3, (4, 4))) for _ in range(8)]
+    dls = DataLoaders(*[DataLoader(items, bs=4, num_workers=0) for _ in range(2)])
+    def learner(end):
+        model = nn.Sequential(nn.Conv2d(2, 3, 1), end)
+        return quiet(Learner(dls, model, CrossEntropyLossFlat(axis=1), cbs=LabelSmooth()))
+    assert warned(learner(nn.Softmax(1))) and not warned(learner(nn.Softmax(2)))
+
+def test_nothing_is_said_of_predictions_alone():
+    learn = end_learner(nn.Softmax(1), mode='forward')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        learn.validate()
+        learn.get_preds()
+    assert warned(learn)

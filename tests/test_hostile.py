@@ -116,7 +116,17 @@ def draw(seed):
     c.half = pick([None, None, None, 'mixed'] + ['float16', 'bfloat16']*(not c.mixer))
     c.accumulate,c.train_metrics,c.n_epoch = chance(.2),chance(.2),pick([1, 1, 2])
     c.cancel = chance(.1) and c.half != 'mixed' # which does not end its autocast in a cancelled batch
+    if c.is_sigmoid and chance(.6): draw_unknown(c, pick, chance)
     return c
+
+def draw_unknown(c, pick, chance):
+    "Labels that are scored one by one, and not all of them known"
+    c.loss,c.weight,c.pos_weight = 'known',chance(.4),chance(.4)
+    c.ignored,c.void_batch = pick([0., .3, .9]),chance(.1)
+    c.ignore_index = pick(dict(uint8=[255], int64=[-1, 255, -100]).get(c.labels, [math.nan, math.nan, 2, -1, 255]))
+    if c.mixer: c.ignore_index = math.nan # mixed with a label, others are no longer to be seen
+    if c.labels == 'bool': c.ignored,c.void_batch,c.ignore_index = 0.,False,-100
+    if c.ignored and not c.mixer and chance(.4): c.logits = 'junk'
 
 # Data, and the numbers that the seed gives besides the configuration
 
@@ -143,7 +153,10 @@ def make_targets(c, gen, m):
         if c.task in ('labels', 'label_mask'): shape = (m, c.n, *shape[1:])
         elif c.task in ('logit_column', 'logit_to_column'): shape = (m, 1)
         y = torch.rand(shape, generator=gen)
-        return y if c.labels == 'shares' else (y < .4).to(getattr(torch, c.labels))
+        if c.labels != 'shares': y = (y < .4).to(getattr(torch, c.labels))
+        void = torch.rand(shape, generator=gen) < c.ignored
+        if c.void_batch: void[c.bs:2*c.bs] = True
+        return y.masked_fill(void, c.ignore_index) if void.any() else y
     void = torch.rand(shape, generator=gen) < c.ignored
     if c.void_batch: void[c.bs:2*c.bs] = True
     if c.is_votes:
@@ -153,6 +166,10 @@ def make_targets(c, gen, m):
     if c.ignored or c.void_batch: y[void] = c.ignore_index
     y = y.to(getattr(torch, c.labels))
     return y[:,None] if c.task == 'column' else y
+
+def unknown(y, c):
+    "Which labels are unknown, of those that are scored one by one"
+    return y.isnan() | (y == c.ignore_index) if c.loss == 'known' else torch.zeros_like(y, dtype=torch.bool)
 
 def make_inputs(c, gen, y):
     "Inputs that `Given` makes logits of"
@@ -165,7 +182,9 @@ def make_inputs(c, gen, y):
     elif c.logits == 'tiny': x = x*1e-6
     else: x = x*3
     if c.logits == 'masked': x.select(c.axis, c.n-1).fill_(-math.inf)
-    if c.logits == 'junk':
+    if c.logits == 'junk' and c.is_sigmoid:
+        x = x.masked_fill(unknown(y, c).view(shape), (math.nan, math.inf, -math.inf)[c.seed%3])
+    elif c.logits == 'junk':
         void = y.sum(c.axis) == 0 if c.is_votes else (y.squeeze(1) if c.task == 'column' else y) == c.ignore_index
         x = x.masked_fill(void.unsqueeze(c.axis), (math.nan, math.inf, -math.inf)[c.seed%3])
     return x
@@ -202,6 +221,9 @@ class Taught(nn.Module):
 def make_loss(c, v):
     weight = torch.tensor(v.weight).float() if c.weight else None
     pos_weight = torch.tensor(v.pos_weight).float() if c.pos_weight else None
+    if c.loss == 'known':
+        ignore_index = {} if math.isnan(c.ignore_index) else dict(ignore_index=c.ignore_index)
+        return SoftBCEWithLogitsLossFlat(weight=weight, pos_weight=pos_weight, reduction=c.reduction, **ignore_index)
     if c.is_sigmoid:
         last = c.task != 'label_mask' or c.loss == 'flat_axis'
         weight,pos_weight = (o if o is None or last else o[:,None,None] for o in (weight, pos_weight))
@@ -225,7 +247,8 @@ def to_the_next(targ, batch):
     task,eps = batch.task,batch.eps
     if task.sigmoid:
         of_ones,of_zeros = eps if isinstance(eps, tuple) else (eps, eps)
-        return (1-.7*of_ones)*targ.float() + .3*of_zeros*(1-targ.float())
+        y = hard_target(targ, task)
+        return (1-.7*of_ones)*y + .3*of_zeros*(1-y)
     if targ.is_floating_point(): return (1-eps)*targ + eps*targ.roll(1, task.axis)
     void = targ == task.ignore_index
     y = F.one_hot(targ.long().masked_fill(void, 0), task.n).float()
@@ -404,12 +427,16 @@ def sigmoid_rest(y, z, x, c, v):
     if c.mode == 'teacher': return (taught(x.double(), c, v)/v.temp).sigmoid()
     if c.mode == 'priors': return torch.tensor(v.p).view(-1, *[1]*(y.ndim-2)).expand_as(y)
     if c.mode == 'function': return torch.full_like(y, .3)
-    return neighbours(y, torch.ones_like(y[:,0]), v.size, v.sigma)
+    known = ~y.isnan()
+    each = [neighbours(y[:,[k]].nan_to_num(0), known[:,k], v.size, v.sigma) for k in range(y.shape[1])]
+    return torch.cat(each, 1)
 
 def sigmoid_loss(z, y, x, eps, smooth, c, v):
     "The loss of each label, and its weight"
-    y = y.double().reshape(z.shape)
+    known = ~unknown(y, c).reshape(z.shape)
+    y = y.double().reshape(z.shape).masked_fill(~known, math.nan)
     of_ones,of_zeros = eps if isinstance(eps, tuple) else (eps, eps)
+    z = z.masked_fill(~known, 0) # or its gradient would be NaN
     yes,no,t = F.logsigmoid(z),F.logsigmoid(-z),y
     if c.mode == 'forward':
         def log(p): return math.log(p) if p else -math.inf
@@ -424,7 +451,8 @@ def sigmoid_loss(z, y, x, eps, smooth, c, v):
     weight = torch.tensor(v.weight).view(laid) if c.weight else 1.
     pos_weight = torch.tensor(v.pos_weight).view(laid) if c.pos_weight else 1.
     value = -weight*(pos_weight*t*yes + (1-t)*no)
-    return value.flatten(),torch.ones(value.numel(), dtype=torch.double)
+    value = torch.zeros_like(value).masked_scatter(known, value[known])
+    return value.flatten(),known.flatten().double()
 
 def position_losses(z, y, b, c, v, pct):
     smooth = b.training or c.smooth_valid
@@ -440,7 +468,7 @@ def reference(b, c, v):
         mixed = lam*losses.view(len(b.x), -1) + (1-lam)*other.view(len(b.x), -1)
         losses,counts = mixed.flatten(),torch.ones(mixed.numel(), dtype=torch.double)
     loss = losses if c.reduction == 'none' else losses.sum()
-    if c.reduction == 'mean': loss = loss/counts.sum()
+    if c.reduction == 'mean': loss = loss/(counts.sum().clamp(min=1) if c.is_sigmoid else counts.sum())
     trained = losses.mean() if c.reduction == 'none' else loss
     if not trained.requires_grad: return loss,torch.zeros_like(z)
     grad = torch.autograd.grad(trained, z)[0] if trained.isfinite() else torch.zeros_like(z)
@@ -490,7 +518,7 @@ def check_preds(learn, c, v):
     tol = {'float16': 2e-3, 'bfloat16': 1e-2}.get(c.half, 2e-4 if c.logits == 'huge' else 1e-5)
     assert_close(preds, want, rtol=tol, atol=tol, equal_nan=True)
     if not c.is_sigmoid: assert ((preds.sum(c.axis).nan_to_num(1)-1).abs() < 5*tol).all(), 'they do not sum to 1'
-    assert torch.equal(targs, y) and targs.dtype == y.dtype
+    assert_close(targs, y, rtol=0, atol=0, equal_nan=True)
     b = SimpleNamespace(x=x, training=False)
     items = position_losses(z, y, b, c, v, 1.)[0].view(len(x), -1).mean(1)
     dtype = getattr(torch, c.half or '', torch.float32)
@@ -546,7 +574,11 @@ def test_every_choice_is_drawn():
     assert {c.half for c in drawn} == {None, 'mixed', 'float16', 'bfloat16'}
     assert {c.logits for c in drawn} == {'normal', 'huge', 'tiny', 'masked', 'junk'}
     assert {c.loss for c in drawn} == {'flat', 'flat_axis', 'flat_negative_axis', 'unflattened', 'module', 'function',
-                                       'partial'}
+                                       'partial', 'known'}
+    unknown_modes = {c.mode for c in drawn if c.is_sigmoid and c.ignored}
+    assert unknown_modes == {*sigmoid_modes, 'spatial'}
+    assert {c.mixer for c in drawn if c.is_sigmoid and c.ignored} >= {None, 'MixUp'}
+    assert {c.logits for c in drawn if c.is_sigmoid} >= {'normal', 'huge', 'junk'}
     assert {c.mode for c in drawn if c.logits == 'masked'} >= set(finite_when_masked)
     for o in ('weight', 'pos_weight', 'void_batch', 'smooth_valid', 'accumulate', 'cancel', 'train_metrics'):
         assert {getattr(c, o) for c in drawn} == {True, False}, o

@@ -520,9 +520,9 @@ def test_a_temperature_goes_along_when_a_loss_is_paired():
     assert_close(soft_loss(loss).activation(z), (z/2).softmax(-1))
 
 @pytest.mark.parametrize('loss,shape,task', [
-    (BCEWithLogitsLossFlat(), (2, 3, 4, 4), Task(3, 1, -100, True)),
-    (BCEWithLogitsLossFlat(), (8, 5), Task(5, 1, -100, True)),
-    (BCEWithLogitsLossFlat(), (8,), Task(1, 0, -100, True)),
+    (BCEWithLogitsLossFlat(), (2, 3, 4, 4), Task(3, 1, None, True)),
+    (BCEWithLogitsLossFlat(), (8, 5), Task(5, 1, None, True)),
+    (BCEWithLogitsLossFlat(), (8,), Task(1, 0, None, True)),
     (CrossEntropyLossFlat(), (2, 6, 9), Task(9, 2, -100, False)),
     (soft_loss(nn.CrossEntropyLoss(ignore_index=255)), (2, 6, 9), Task(6, 1, 255, False))])
 def test_task_of(loss, shape, task):

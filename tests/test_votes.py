@@ -15,7 +15,7 @@ from fastai.vision.all import *
 from fastai.tabular.all import *
 from fastai_labelsmooth.all import *
 from fastai_labelsmooth.votes import TensorVotes, Votes, ReadVotes
-from helpers import quiet, weights
+from helpers import logits_learner, quiet, weights
 import fastai.callback.fp16
 
 names = ['low', 'middle', 'high']
@@ -543,3 +543,76 @@ def test_a_metric_of_hard_targets_says_what_to_take():
     with pytest.raises(TypeError, match=r'on_majority\(metric\)'): learn.fit(1)
     learn.metrics = on_majority(accuracy)
     learn.fit(1)
+
+@pytest.mark.parametrize('make', [lambda cbs: vector_learner(cbs, metrics=accuracy), lambda cbs: quiet(tabular_learner(
+    tabular_dls(table()), layers=[8], metrics=accuracy, cbs=cbs))], ids=['vectors', 'table'])
+def test_with_labelsmooth_it_says_so_before_the_first_epoch(make):
+    "Of a table's votes, which are plain tensors, too"
+    learn = make(LabelSmooth(.1))
+    with pytest.raises(TypeError, match=r'the metric accuracy takes class indices: expected on_majority\(accuracy\)'):
+        learn.fit(1)
+    learn.metrics = L(on_majority(accuracy), VotesKL(), on_majority(F1Score(average='macro')))
+    learn.fit(1)
+
+# Votes for several labels
+
+def several(n=200):
+    "Logits and shares of people for four labels each"
+    z = torch.randn(n, 4)*2
+    return z,((z/2).sigmoid()+torch.randn(n, 4)*.2).clamp(0, 1)
+
+@pytest.mark.parametrize('loss', [BCEWithLogitsLossFlat, nn.BCEWithLogitsLoss, SoftBCEWithLogitsLossFlat])
+def test_the_majority_of_several_labels(loss):
+    "More than half of the people, not the label that most gave"
+    z,y = several()
+    learn = logits_learner(z, y, loss(), cbs=LabelSmooth(.1))
+    learn.metrics = L(on_majority(accuracy_multi), on_majority(F1ScoreMulti(average='macro')))
+    want = skm.accuracy_score((y > .5).flatten(), (z > 0).flatten()),skm.f1_score(y > .5, z > 0, average='macro')
+    assert list(learn.validate()[1:]) == pytest.approx(list(want))
+    assert on_majority(accuracy_multi)(z, y) == pytest.approx(want[0])
+
+def test_the_majority_of_one_label():
+    z,y = (o[:, 0] for o in several())
+    for a,b in ((z, y), (z[:, None], y[:, None])):
+        learn = logits_learner(a, b, BCEWithLogitsLossFlat())
+        learn.metrics = L(on_majority(accuracy_multi))
+        want = ((z > 0) == (y > .5)).float().mean().item()
+        assert learn.validate()[1] == on_majority(accuracy_multi)(a, b) == pytest.approx(want)
+
+def test_equally_many_votes_are_no_majority():
+    assert on_majority(accuracy_multi)(torch.tensor([[-1., -1.]]), torch.tensor([[.5, .4]])) == 1
+
+def test_the_majority_of_labels_of_which_some_are_unknown():
+    z,y = several()
+    y[torch.rand(y.shape) < .3] = math.nan
+    known = ~y.isnan()
+    learn = logits_learner(z, y, SoftBCEWithLogitsLossFlat())
+    learn.metrics = L(on_known(on_majority(accuracy_multi)), on_majority(on_known(accuracy_multi)))
+    want = skm.accuracy_score(y[known] > .5, z[known] > 0)
+    assert list(learn.validate()[1:]) == pytest.approx([want]*2)
+
+# The worst predictions
+
+def test_top_losses_of_pictures(vision):
+    learn,df,path = vision
+    probs,targs,losses = learn.get_preds(with_loss=True)
+    for interp in (Interpretation, CalibrationInterpretation):
+        interp.from_learner(learn).plot_top_losses(3)
+        titles = [ax.get_title() for ax in plt.gcf().axes]
+        plt.close('all')
+        worst = losses.argsort(descending=True)[:3]
+        assert titles == [f'{in_words(targs[i])}\n{in_words(probs[i])}\nloss {losses[i]:.2f}' for i in worst]
+
+def test_top_losses_of_texts(text, monkeypatch):
+    learn,df = text
+    shown = MagicMock()
+    monkeypatch.setattr('fastai_labelsmooth.votes.display_df', shown)
+    probs,targs,losses = learn.get_preds(with_loss=True)
+    worst = losses.argsort(descending=True)[:4]
+    for interp in (Interpretation, CalibrationInterpretation):
+        interp.from_learner(learn).plot_top_losses(4, trunc_at=3)
+        res = shown.call_args[0][0]
+        assert list(res) == ['text', 'votes', 'votes_', 'loss'] and res.text.str.split().str.len().max() == 3
+        assert res.loss.astype(float).to_numpy() == pytest.approx(losses[worst].numpy(), rel=1e-4)
+        for name,shares in (('votes', targs), ('votes_', probs)):
+            assert set(res[name]) == {in_words(shares[i]) for i in worst}

@@ -56,7 +56,7 @@ def _observed_nll(a, smoother, eps):
 class Singles(NamedTuple):
     "Of single positions; each (positions, 1), sigmoid: (positions, labels)"
     conf:Tensor # Confidence
-    hit:Tensor # What came true of it
+    hit:Tensor # What came true of it; NaN where that is unknown
     gap:Tensor # Top logit minus the mean of the others; sigmoid: the logit
 
 # %% ../../nbs/interpret/02_calibration.ipynb #ca000013
@@ -109,9 +109,9 @@ def update(self:CalibrationInterpretation,
     self.item_losses.append(a.item_losses().nan_to_num(0., posinf=math.inf)) # nothing to be wrong about: 0
     a = a.kept()
     s = scores(a, self.thresh)
-    sums = Scores(*(o.double().sum(0) for o in s))
-    if a.task.sigmoid: sums = sums._replace(gap=s.gap.abs().sum(0))
-    bins,classes = bin_sums(s.conf, s.hit),bin_sums(a.prob, a.targ)
+    sized = s._replace(gap=s.gap.abs()) if a.task.sigmoid else s
+    sums = Scores(*(o.double().masked_fill(~s.keep, 0).sum(0) for o in sized))
+    bins,classes = bin_sums(s.conf, s.hit, keep=s.keep),bin_sums(a.prob, a.targ, keep=a.keep)
     if self.count: sums,bins,classes = Scores(*map(torch.add, self.sums, sums)),self.bins+bins,self.classes+classes
     self.sums,self.bins,self.classes = sums,bins,classes
     observed = _observed_nll(a, self.smoother, self.eps) if isinstance(self.smoother, Forward) else a.nll
@@ -124,7 +124,7 @@ def update(self:CalibrationInterpretation,
 def summary(self:CalibrationInterpretation
 ) -> pd.DataFrame: # Likelihood and gap in nats, all else without a unit; softmax: one row
     "Accuracy, scores, calibration errors (15 bins), confidence and logit gap (multilabel: size of the logit)"
-    mean,one = Scores(*((o/self.count).numpy() for o in self.sums)),self.singles
+    mean,one = Scores(*((o/self.sums.keep).numpy() for o in self.sums)),self.singles
     classwise = calibration_error(self.classes)
     res = pd.DataFrame({
         'accuracy': mean.right, 'negative log-likelihood': mean.nll, 'Brier score': mean.brier,
@@ -134,9 +134,10 @@ def summary(self:CalibrationInterpretation
         'mean top probability': mean.top, 'mean gap, top logit to the rest': mean.gap,
     }, index=self.names if self.sigmoid else ['all'])
     if self.sigmoid:
-        res.loc['all'] = res.mean()
-        res.loc['all', 'ECE'] = calibration_error(self.bins.pooled()).item()
-        res.loc['all', 'adaptive ECE'] = adaptive_calibration_error(one.conf.flatten(), one.hit.flatten())
+        mean = Scores(*((o.sum()/self.sums.keep.sum()).item() for o in self.sums))
+        res.loc['all'] = [mean.right, mean.nll, mean.brier, calibration_error(self.bins.pooled()).item(),
+                          adaptive_calibration_error(one.conf.flatten(), one.hit.flatten()), classwise.nanmean().item(),
+                          mean.top, mean.gap]
     return res
 
 # %% ../../nbs/interpret/02_calibration.ipynb #ca000019
@@ -175,10 +176,11 @@ def compare(
 # %% ../../nbs/interpret/02_calibration.ipynb #ca000023
 def _fit_temperature(z, targ, task, smoother, eps):
     "The temperature at which `targ` is most likely, seen as the smoother says; `z` and `targ` are (positions, classes)"
+    known = ~targ.isnan()
     def nll(log_temp):
         scaled = z/math.exp(log_temp)
         observed = smoother.observed(scaled, Batch(task, eps, scaled))
-        if task.sigmoid: return F.binary_cross_entropy_with_logits(observed, targ).item()
+        if task.sigmoid: return F.binary_cross_entropy_with_logits(observed[known], targ[known]).item()
         return soft_cross_entropy(observed, targ).item()
     # "forward" learns the clean class, and is hardly ever too little sure of it. A temperature below 1 fits noise: with
     # 40% wrong labels the NLL of the clean class was .57 before, 1.23 with a free temperature, .58 from 1 on

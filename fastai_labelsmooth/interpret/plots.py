@@ -93,7 +93,7 @@ def plot_logit_gap(self:CalibrationInterpretation,
     if ax is None: ax = plt.subplots(figsize=(7, 3), layout='constrained')[1]
     cols = _columns(self, label)
     hit,gap = (o[:, cols].flatten().numpy() for o in (self.singles.hit, self.singles.gap))
-    is_finite = np.isfinite(gap) # a masked logit is nowhere
+    is_finite = np.isfinite(gap) & np.isfinite(hit) # a masked logit is nowhere, an unknown label is none
     hit,gap = hit[is_finite],gap[is_finite]
     edges = np.histogram_bin_edges(gap, bins)
     if self.sigmoid:
@@ -117,6 +117,7 @@ def plot_confidence(self:CalibrationInterpretation,
     if ax is None: ax = plt.subplots(figsize=(7, 3), layout='constrained')[1]
     cols,edges = _columns(self, label),np.linspace(0, 1, bins+1)
     conf,hit = (o[:, cols].flatten().double().numpy() for o in (self.singles.conf, self.singles.hit))
+    conf,hit = conf[~np.isnan(hit)],hit[~np.isnan(hit)]
     names = ('labels that are 1', 'labels that are 0') if self.sigmoid else ('right', 'wrong')
     for name,weight,color in zip(names, (hit, 1-hit), (palette.right, palette.wrong)):
         _hist(ax, conf, edges, weight, weight.sum(), color, f'{name} ({weight.mean():.1%})')

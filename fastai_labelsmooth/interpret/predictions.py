@@ -41,7 +41,8 @@ class _EachBatch(Callback):
         pred,targ = self.learn.to_detach((self.pred, targ))
         self.task = task_of(self.judge, pred)
         a = answers(pred, _all_ignored(pred, self.task) if targ is None else targ, self.task, self.act)
-        if a.prob.isnan().any(): raise ValueError("the model's predictions are NaN: expected probabilities")
+        if (a.prob.isnan() & (a.keep | (targ is None))).any():
+            raise ValueError("the model's predictions are NaN: expected probabilities")
         self.update(a)
 
 # %% ../../nbs/interpret/01_predictions.ipynb #pr000013
@@ -125,8 +126,10 @@ def _streamed_sources(streamed, n):
 
 def _target_names(a, names):
     "The most probable class of each target, or all labels that most voted for; None where it is ignored"
-    if a.task.sigmoid: return [';'.join(str(name) for name,t in zip(names, row) if t) for row in (a.targ > .5).tolist()]
-    return [names[i] if keep else None for i,keep in zip(a.targ.argmax(1).tolist(), a.keep.tolist())]
+    keep = a.keep.any(1).tolist()
+    if not a.task.sigmoid: return [names[i] if k else None for i,k in zip(a.targ.argmax(1).tolist(), keep)]
+    rows = (a.targ > .5).tolist() # an unknown label is not named
+    return [';'.join(str(name) for name,t in zip(names, row) if t) if k else None for row,k in zip(rows, keep)]
 
 def _table(a, k, names, with_targs):
     "The columns of `topk`"
@@ -143,9 +146,9 @@ def _table(a, k, names, with_targs):
 def _rows(a):
     "Answers with a row for each item; one logit becomes its two answers, no and yes"
     if a.task.sigmoid and a.prob.numel() == len(a.prob):
-        p,t,nll = (o.reshape(-1, 1) for o in (a.prob, a.targ, a.nll))
+        p,t,nll,keep = (o.reshape(-1, 1) for o in (a.prob, a.targ, a.nll, a.keep))
         task = a.task._replace(n=2, sigmoid=False)
-        return Answers(task, a.logits, torch.cat([1-p, p], 1), torch.cat([1-t, t], 1), nll, a.keep.flatten())
+        return Answers(task, a.logits, torch.cat([1-p, p], 1), torch.cat([1-t, t], 1), nll, keep)
     if a.prob.ndim == 2: return a
     raise ValueError(f"the learner's predictions are of shape {tuple(a.prob.shape)} (classes last): "
                      "expected (items, classes), one distribution for each item")

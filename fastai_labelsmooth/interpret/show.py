@@ -26,12 +26,13 @@ from .predictions import class_names
 # %% ../../nbs/interpret/04_show.ipynb #sh000009
 def _bars(ax, hard, soft, names):
     "Hard and soft target side by side; of more than 20 classes those with the largest soft targets"
-    idx = torch.arange(len(soft)) if len(soft) <= 20 else soft.topk(12).indices.sort().values
+    idx = torch.arange(len(soft)) if len(soft) <= 20 else soft.nan_to_num(-1).topk(12).indices.sort().values
     x = np.arange(len(idx))
     ax.bar(x-.2, hard[idx], .4, color=palette.hard, label='hard')
     ax.bar(x+.2, soft[idx], .4, color=palette.smoothed, label='soft')
     names = [str(names[i]) for i in idx]
-    ax.set(ylim=(min(0, soft.min().item()), 1.3), yticks=np.linspace(0, 1, 6), xlabel='class', ylabel='target')
+    lowest = soft.nan_to_num(0).min().item()
+    ax.set(ylim=(min(0, lowest), 1.3), yticks=np.linspace(0, 1, 6), xlabel='class', ylabel='target')
     ax.set_xticks(x, names)
     ax.tick_params(axis='x', rotation=90 if max(map(len, names)) > 3 else 0)
 
@@ -88,7 +89,9 @@ def _hard_and_soft(cb, b):
     hard,soft = hard_target(targ, task),cb.smoother(targ, Batch(task, eps, pred, xb))
     check_soft(soft, task, *((pred.shape, targ) if cb.n is None else ()))
     res = [_plain(hard),_plain(soft)]
-    return [o if task.sigmoid else o.movedim(task.axis, -1) for o in res],task,len(yb)
+    if not task.sigmoid: res = [o.movedim(task.axis, -1) for o in res]
+    elif isinstance(pred, Tensor): res = [o.view(pred.shape) for o in res] # a mask with one logit may lack its axis
+    return res,task,len(yb)
 
 # %% ../../nbs/interpret/04_show.ipynb #sh000014
 def _middle(x):
@@ -122,11 +125,11 @@ def _draw_mask(ax, mask, void):
 
 # %% ../../nbs/interpret/04_show.ipynb #sh000016
 def _show_labels(ax, hard, soft, names):
-    "A sigmoid target: a bar for each label, or the mask of the first"
+    "A sigmoid target: a bar for each label that is known, or the mask of the first"
     if hard.ndim > 1: hard,soft = hard[0],soft[0]
     if hard.ndim == 3: hard,soft = _middle(hard),_middle(soft)
     ax.set_title(', '.join(f"{t} becomes {_values(soft[hard == t])}" for t in (1, 0) if (hard == t).any()), fontsize=9)
-    if hard.ndim == 2: _draw_mask(ax, hard, torch.zeros_like(hard).bool())
+    if hard.ndim == 2: _draw_mask(ax, hard.nan_to_num(0), hard.isnan())
     else: _bars(ax, hard.reshape(-1), soft.reshape(-1), names)
 
 def _show_classes(ax, hard, soft, names):

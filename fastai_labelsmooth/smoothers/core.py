@@ -58,7 +58,7 @@ class Smoother:
     def __call__(self,
         targ:Tensor, # Class indices, or a dense target with the class axis; sigmoid: zeros and ones
         batch:Batch
-    ) -> Tensor: # The soft target, zeros where ignored: a `SoftTarget` or dense
+    ) -> Tensor: # The soft target, zeros where ignored (sigmoid: NaN): a `SoftTarget` or dense
         "The soft target. It changes no state: it may be asked more than once a batch, or for a picture"
         _missing(self, '__call__(targ, batch)')
 
@@ -118,7 +118,7 @@ class Uniform(Smoother):
 
     def __call__(self, targ, batch):
         task = batch.task
-        if task.sigmoid: return smooth_binary(targ, batch.eps, self.mode)
+        if task.sigmoid: return smooth_binary(targ, batch.eps, self.mode, task.ignore_index)
         return smooth_labels(targ, task.n, batch.eps, self.mode, task.axis, task.ignore_index)
 
     def optimum(self, eps, task):

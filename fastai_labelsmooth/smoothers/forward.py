@@ -48,6 +48,7 @@ def _observed_by(pred, T, axis):
 def _observed_logit(pred, on, off):
     "The logit of a label's being reported: `on` is its probability where it is true, `off` where it is not"
     pred = pred.to(torch.promote_types(pred.dtype, torch.float32))
+    pred = pred.clamp(-1e30, 1e30) # what is infinite or NaN gets no gradient, which would be NaN at an unknown label
     yes,no = F.logsigmoid(pred),F.logsigmoid(-pred)
     def log(p): return math.log(p) if p else -math.inf
     reported = torch.logaddexp(yes+log(on), no+log(off))

@@ -38,9 +38,9 @@ class Spatial(Mixture):
         y = hard_target(targ, task)*1. # written out
         axis = task.axis % y.ndim
         y = y.movedim(axis, 1)
-        keep = torch.ones_like(y[:,:1]) if task.sigmoid else y.any(1, keepdim=True).to(y.dtype)
-        total = self.neighbours(keep)
-        r = self.neighbours(y)/total.masked_fill(total == 0, 1)
+        keep = ~y.isnan() if task.sigmoid else y.any(1, keepdim=True)
+        total = self.neighbours(keep.to(y.dtype))
+        r = self.neighbours(y.nan_to_num(0.))/total.masked_fill(total == 0, 1)
         return torch.where(total == 0, y, r).movedim(1, axis) # where no neighbour counts: the label
 
     def neighbours(self,

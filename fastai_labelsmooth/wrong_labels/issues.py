@@ -186,7 +186,7 @@ def rows_of(
         y = y.long().reshape(n, -1)
         return p.reshape(n, -1, task.n),y.masked_fill(y == task.ignore_index, -100),False
     y = y.reshape(expected[:1] + (expected[1:] or (1,))).double().movedim(axis, -1).reshape(n, -1, task.n)
-    y = y.masked_fill(y == task.ignore_index, math.nan)
+    if task.ignore_index is not None: y = y.masked_fill(y == task.ignore_index, math.nan)
     odd = y[(y != 0) & (y != 1) & ~y.isnan()]
     if len(odd): raise ValueError(f"targets have the value {odd[0].item():g}: expected 0 and 1, or NaN where unknown. "
                                   "Shares of votes are not labels that may be wrong")
