@@ -219,7 +219,8 @@ def test_a_test_dl_has_predictions_and_no_targets(image_learn):
     probs,none = image_learn.get_preds(dl=image_learn.dls.test_dl(items))
     assert none is None
     assert_close(probs, image_learn.get_preds()[0][:5])
-    assert list(image_learn.topk(2, dl=image_learn.dls.test_dl(items))) == ['pred_1', 'prob_1', 'pred_2', 'prob_2']
+    top = image_learn.topk(2, dl=image_learn.dls.test_dl(items))
+    assert list(top) == ['source', 'pred_1', 'prob_1', 'pred_2', 'prob_2']
 
 def test_interpretation_shows_unsmoothed_losses(image_learn):
     interp = ClassificationInterpretation.from_learner(image_learn)
