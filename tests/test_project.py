@@ -26,7 +26,7 @@ def test_metadata_is_settings_ini(ini):
     assert version('fastai_labelsmooth') == fastai_labelsmooth.__version__
 
 @pytest.mark.parametrize('key,extra', [('requirements', None), ('dev_requirements', 'dev'), ('bench_requirements', 'bench'),
-                                       ('docs_requirements', 'docs')])
+                                       ('docs_requirements', 'docs'), ('widgets_requirements', 'widgets')])
 def test_requirements_are_settings_ini(ini, key, extra):
     names = [r.split(';')[0].strip() for r in requires('fastai_labelsmooth') if (f'extra == "{extra}"' in r if extra else 'extra' not in r)]
     assert sorted(names) == sorted(o.split(';')[0] for o in ini[key].split())
