@@ -29,7 +29,8 @@ def test_metadata_is_settings_ini(ini):
     ('requirements', None),
     ('dev_requirements', 'extra == "dev"'),
     ('bench_requirements', 'extra == "bench"'),
-    ('docs_requirements', 'extra == "docs"')])
+    ('docs_requirements', 'extra == "docs"'),
+    ('widgets_requirements', 'extra == "widgets"')])
 def test_requirements_are_settings_ini(ini, key, marker):
     of_key = [r for r in requires('fastai_labelsmooth') if (marker in r if marker else 'extra' not in r)]
     names = [r.split(';')[0].strip() for r in of_key]

@@ -85,7 +85,9 @@ def stream(
 # %% ../../nbs/interpret/01_predictions.ipynb #pr000018
 def vocabs(dls, n_targs):
     "The vocabulary of each target, None where it has none"
-    if hasattr(dls, 'tls') and 'vocab' not in vars(dls): return [getattr(o, 'vocab', None) for o in dls.tls[dls.n_inp:]]
+    if hasattr(dls, 'tls') and 'vocab' not in vars(dls):
+        codes = getattr(getattr(dls, 'after_item', None), 'codes', None) # of a MaskBlock
+        return [getattr(o, 'vocab', codes) for o in dls.tls[dls.n_inp:]]
     vocab = getattr(dls, 'vocab', None)
     is_one = not is_listy(vocab) or not len(vocab) or isinstance(vocab[-1], str) or not hasattr(vocab[-1], '__len__')
     return [vocab] if is_one else list(vocab)[-n_targs:] # those of inputs, as of text, come first

@@ -175,7 +175,7 @@ def with_targets(
     return res
 
 # %% ../../nbs/wrong_labels/04_fix.ipynb #399f2a50
-def _code(name, names):
+def class_code(name, names):
     "The index of a class, which a saved list may have as a string"
     as_str = str(int(name)) if isinstance(name, float) and name.is_integer() else str(name)
     if names is None and as_str.isdecimal(): return int(as_str)
@@ -194,12 +194,12 @@ def _fixed(targs, i, rows, names):
     if 'name' not in rows:
         if _class_index(old) is None: raise ValueError(f"the target of an item has shape {tuple(np.shape(old))}: "
                                                        "expected one class. A mask has to be drawn again")
-        return _like(old, _code(rows.fix.iloc[-1], names))
+        return _like(old, class_code(rows.fix.iloc[-1], names))
     res = deepcopy(old)
-    for name,value in zip(rows.name, rows.fix): res.reshape(-1)[_code(name, names)] = float(value)
+    for name,value in zip(rows.name, rows.fix): res.reshape(-1)[class_code(name, names)] = float(value)
     return res
 
-def _with_fix(issues):
+def with_fix(issues):
     "Issues with a column `fix`"
     if not isinstance(issues, pd.DataFrame) or 'source' not in issues: raise ValueError(
         "issues: expected a DataFrame as `label_issues` gives it, with a column `source`")
@@ -227,7 +227,7 @@ def relabel(
     issues:pd.DataFrame # From `label_issues`; a column `fix`, where there is one, has the right class, or nothing
 ) -> DataLoaders: # The same with these labels, in training and validation. Without the items that have no fix
     "Train with corrected labels: `learn.dls = relabel(learn.dls, issues)` takes `fix`, or else `likely`"
-    issues = _with_fix(issues)
+    issues = with_fix(issues)
     fixes = issues[issues.fix.notna()]
     at = train_positions(dls, fixes)
     names = vocabs(dls, 1)[0]

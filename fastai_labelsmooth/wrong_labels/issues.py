@@ -296,7 +296,8 @@ def _issues_of_positions(rows, thresh, by_class, src, names, sigmoid):
             if sigmoid: label = likely = None
             else: label,likely = _pair_in_doubt(one_y, _likely(noise, one_p, np.maximum(one_y, 0)), doubtful, names)
             res.append((label, likely, doubtful.sum(), doubtful.sum()/n, np.nansum(doubt)/n))
-    res = pd.DataFrame(res, src, ['label', 'likely', 'in_doubt', 'share', 'prob_wrong'])
+    columns = dict(label=object, likely=object, in_doubt=int, share=float, prob_wrong=float)
+    res = pd.DataFrame(res, src, list(columns), dtype=object).astype(columns) # class indices stay whole numbers
     res.insert(0, 'source', src)
     return _sorted(res if thresh == 0 else res[res.in_doubt > 0], noise, np.nan)
 

@@ -288,6 +288,11 @@ def activation_of(loss_func):
     return getattr(loss_func, 'activation', None) or soft_loss(loss_func).activation
 
 # %% ../../nbs/wrong_labels/00_refit.ipynb #rf000018
+def unaugmented(dataset):
+    "A context in which fastai's datasets leave out what they do at random in training"
+    as_valid = getattr(dataset, 'set_split_idx', None)
+    return as_valid(1) if as_valid else nullcontext()
+
 @contextmanager
 def in_order(
     dl:DataLoader, # A training `DataLoader`
@@ -299,8 +304,7 @@ def in_order(
     res.n = len(items)
     res.get_idxs = partial(list, range(len(items)))
     res.drop_last = False
-    as_valid = getattr(res.dataset, 'set_split_idx', None)
-    with as_valid(1) if as_valid else nullcontext(): yield res
+    with unaugmented(res.dataset): yield res
 
 def _probs(learn, preds, items):
     "Probabilities of items, from what the model says of them"
