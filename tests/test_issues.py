@@ -401,3 +401,22 @@ def test_groups_share_a_fold():
     assert all(len(set(fold[i:i+4])) == 1 for i in range(0, 120, 4)) and set(fold) == set(range(5))
     learn = plain_learner()
     assert len(learn.oof_preds(1, folds=2, groups=groups)[0]) == 120
+
+def test_unknown_labels_are_not_judged():
+    "NaN among several labels, void pixels of a mask of one logit"
+    x,y,g = linear_data()
+    missing = (y == 1) & (torch.rand(y.shape, generator=g) < .3)
+    unknown = torch.rand(y.shape, generator=g) < .2
+    labels = torch.where(missing, 0., y).masked_fill(unknown, math.nan)
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))
+    issues = learner_of(list(zip(x, labels)), model, SoftBCEWithLogitsLossFlat()).label_issues(10, 1e-2)
+    j = issues.name.to_numpy(dtype=int)
+    assert len(issues) > 50 and missing.numpy()[issues.item, j].mean() > .85
+    assert not unknown.numpy()[issues.item, j].any() and issues.attrs['n'] == (~unknown).sum()
+    pixels,masks = shapes(40)
+    masks = (masks == 1).long()[:, None]
+    masks[:, :, :4] = 255
+    loss = SoftBCEWithLogitsLossFlat(ignore_index=255)
+    learn = learner_of(list(zip(pixels, masks)), nn.Conv2d(3, 1, 3, padding=1), loss, bs=16)
+    issues = learn.label_issues(2, 1e-2, folds=2, thresh=0)
+    assert len(issues) == 40 and issues.in_doubt.max() <= 20*24
