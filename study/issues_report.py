@@ -9,9 +9,10 @@ lists = ['even', 'by class', 'cleanlab', 'cleanlab self', 'argmax', 'cleanlab tw
 symmetric = list(noises[1:4])
 names = {'hard': 'nothing done', 'forward one': '"forward", eps by one training',
          'forward folds': '"forward", share of the folds', 'forward matrix': 'Forward, out-of-fold matrix',
-         'even': 'label_issues()', 'by class': 'label_issues(by_class=True)', 'cleanlab': 'cleanlab',
-         'argmax': 'argmax is not the label', 'cleanlab twice': 'cleanlab, second round',
-         'argmax twice': 'argmax, second round'} # for the page
+         'even': 'label_issues()', 'even relabelled': 'label_issues(), its suggestions taken',
+         'even by hand': 'label_issues(), corrected by hand', 'random by hand': 'as many at random, by hand',
+         'by class': 'label_issues(by_class=True)', 'cleanlab': 'cleanlab', 'argmax': 'argmax is not the label',
+         'cleanlab twice': 'cleanlab, second round', 'argmax twice': 'argmax, second round'} # for the page
 
 def is_rare(table): return table.data.str.contains(' rare ')
 
