@@ -56,6 +56,7 @@ def output(o, picture):
     if 'text/html' in data:
         table = re.sub(r'<style.*?</style>| (?:border|class|style)="[^"]*"', '', data['text/html'], flags=re.S)
         return f'<div class="output">\n{table}\n</div>'.replace('$', '&#36;') # money, not a formula
+    if 'text/markdown' in data: return data['text/markdown']
     if 'image/png' in data:
         picture.write_bytes(b64decode(data['image/png']))
         return f"![{data['text/plain'].strip('<>')}]({picture.name})"
