@@ -110,7 +110,7 @@ def test_what_pages_and_llms_txt_refer_to_is_there(site, pages):
 def test_llms_txt_says_what_each_page_is_about(site, built):
     text = (site/'llms.txt').read_text(encoding='utf-8')
     assert text.startswith('# fastai_labelsmooth\n\n> Label smoothing for fastai')
-    assert 'One callback serves any classifier' in text
+    assert 'One callback serves each of them' in text
     for o in notebooks(built/'nbs'): assert f"({html_of(o).replace('.html', '.md')}): " in text, o
 
 # In a browser
