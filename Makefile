@@ -9,7 +9,7 @@ demo: $(VENV)/ready  ## Digits with and without label smoothing, numbers and a p
 	$(BIN)/python examples/digits.py
 
 test: lint  ## The lessons in the notebooks, then the tests
-	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --timing --skip-file-re "^[_.]$$($(BIN)/python -c 'import sys; print("" if sys.version_info >= (3, 11) else "|multilabel")')" # river's data need 3.11
+	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --timing
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lint: $(VENV)/ready  ## What is defined twice, unknown or unused

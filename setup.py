@@ -22,7 +22,7 @@ def with_whole_links(readme):
 setup(name=s['lib_name'], description=s['description'], author=s['author'], license_expression=s['license'],
       keywords=s['keywords'].split(), python_requires=f">={s['min_python']}",
       install_requires=s['requirements'].split(),
-      extras_require={o: s[f'{o}_requirements'].split() for o in ('dev', 'bench', 'docs')},
+      extras_require={o: s[f'{o}_requirements'].split() for o in ('dev', 'widgets', 'bench', 'docs')},
       long_description=with_whole_links(Path('README.md').read_text(encoding='utf-8')),
       project_urls={'Repository': s['git_url'], 'Documentation': s['doc_host']+s['doc_baseurl'],
                     'Issues': f"{s['git_url']}/issues", 'Changelog': in_repo('CHANGELOG.md')})

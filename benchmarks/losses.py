@@ -11,7 +11,7 @@ warnings.filterwarnings('ignore')
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from fastai.losses import CrossEntropyLossFlat, LabelSmoothingCrossEntropyFlat
 from fastai_labelsmooth.all import *
-from report import busy, device, setup, spread, timed, write_part
+from report import budget, busy, cuda_peak, device, setup, spread, timed, write_part
 
 eps = 0.1
 
@@ -86,6 +86,7 @@ def times(fs, shape, axis, seconds=8.):
     "Seconds of each of `fs`, in shuffled order"
     z,y = data(shape, axis)
     runs = {k: partial(step, f, z, y, axis) for k,f in fs.items()}
+    if 'Liger' in fs: runs['Liger'] = partial(step, fs['Liger'], *data(shape, axis), axis) # it writes its gradient over the logits
     for f in runs.values(): f()
     return timed(runs, seconds)
 
@@ -98,7 +99,7 @@ def speed():
     fs = {**fs, **compiled}
     rows,spreads,base = {},{},{}
     for shape,axis in shapes:
-        t = times({**fs, **floors}, shape, axis, seconds=8 if np.prod(shape) < 5e7 else 40)
+        t = times({**fs, **floors}, shape, axis, seconds=budget if np.prod(shape) < 5e7 else 5*budget)
         name = f"{shape}{'' if axis == 1 else f', axis {axis}'}"
         mid = t.median()
         ref = mid['torch label_smoothing']
@@ -124,7 +125,7 @@ def mixing():
             a,b = (loss(z, target(o)).view(y.shape) for o in (y1, y))
             return torch.lerp(a, b, lam.view(-1, *[1]*(y.ndim-1))).mean()
         fs = {"fastai's two, hard": partial(mixed, flat, lambda o: o), 'ours, smoothed': partial(mixed, ours, soft)}
-        t = timed({k: partial(step, lambda z,y,a,f=f: f(z), z, y, axis) for k,f in fs.items()}, seconds=8).median()
+        t = timed({k: partial(step, lambda z,y,a,f=f: f(z), z, y, axis) for k,f in fs.items()}, budget).median()
         rows[str(shape)] = {**{f'{k} (ms)': t[k]*1e3 for k in fs}, 'ratio': t['ours, smoothed']/t["fastai's two, hard"]}
         print('MixUp', shape, rows[str(shape)], flush=True)
     return pd.DataFrame(rows).T
@@ -141,11 +142,7 @@ def peak(name, shape, axis, grad=True):
         with torch.no_grad(): f(z.detach(), y, axis) # as logits are in validation
     run(*data((4,)+shape[1:] if len(shape) == 2 else (1,)+shape[1:], axis)) # what is allocated once only
     z,y = data(shape, axis)
-    if device.type == 'cuda':
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run(z, y)
-        extra = torch.cuda.max_memory_allocated()-before
+    if device.type == 'cuda': extra = cuda_peak(partial(run, z, y))
     else:
         Path('/proc/self/clear_refs').write_text('5') # resets VmHWM
         before = resident('VmRSS')
@@ -157,7 +154,8 @@ processes = multiprocessing.get_context('forkserver')
 processes.set_forkserver_preload(['__main__']) # imports once, and computes nothing that a process would inherit
 
 def fresh_peak(name, shape, axis=1, grad=True):
-    "`peak` in a process of its own"
+    "`peak` in a process of its own; on a GPU torch counts by itself, and in a forked process it would fail"
+    if device.type == 'cuda': return peak(name, shape, axis, grad)
     with processes.Pool(1) as pool: return pool.apply(peak, (name, shape, axis, grad))
 
 memory_shapes = [((4096, 16000), 1), ((8, 21, 512, 640), 1)]
@@ -175,7 +173,7 @@ colors = {'ours': '#D55E00', 'torch label_smoothing': '#0072B2', 'torch hard': '
 def growth():
     "How time (ms) and memory (over the bytes of the logits) grow with the number of classes and of rows"
     fs = {k: v for k,v in {**peers()[0], **floors}.items() if k in colors}
-    def ms(shapes): return pd.DataFrame({k: times(fs, shape, 1, 2).median() for k,shape in shapes.items()}).T*1e3
+    def ms(shapes): return pd.DataFrame({k: times(fs, shape, 1, budget/4).median() for k,shape in shapes.items()}).T*1e3
     def memory(shapes): return pd.DataFrame({k: {name: fresh_peak(name, shape) for name in fs if name not in floors} for k,shape in shapes.items()}).T
     return {('number of classes (256 rows)', 'forward + backward (ms)'): ms({n: (256, n) for n in (10, 30, 100, 300, 1000, 3000, 10000, 50000)}),
             ('number of rows (1,000 classes)', 'forward + backward (ms)'): ms({r: (r, 1000) for r in (8, 32, 128, 512, 2048, 8192, 32768)}),
@@ -216,7 +214,7 @@ The loss with MixUp, forward and backward, on a quiet machine. fastai's mixer as
 
 {mixed.to_markdown(floatfmt='.2f')}
 
-Extra peak memory of one forward and backward, over the bytes of the logits (a fresh process each):
+Extra peak memory of one forward and backward, over the bytes of the logits{'' if suffix else ' (a fresh process each)'}:
 
 {mem.to_markdown(floatfmt='.2f')}
 

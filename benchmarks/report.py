@@ -1,24 +1,21 @@
 "What the benchmarks share: the device, the clock, and where the tables go"
-import os, platform, random, re, subprocess, sys, time
+import gc, os, platform, random, re, subprocess, sys, time
 from contextlib import contextmanager
 from importlib.metadata import version, PackageNotFoundError
 from pathlib import Path
 import pandas as pd, torch
 
 device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+budget = 8 if device.type == 'cpu' else 4 # seconds of a comparison; a GPU does more turns in them
 
 def clock(f):
-    "Seconds that `f()` takes on the device"
-    if device.type == 'cpu':
-        start = time.perf_counter()
-        f()
-        return time.perf_counter()-start
-    start,end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
+    "Seconds until `f()` is done, on a GPU too. (A CUDA event that a forked data-loader worker inherits would end it)"
+    wait = torch.cuda.synchronize if device.type == 'cuda' else lambda: None
+    wait()
+    start = time.perf_counter()
     f()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end)/1000
+    wait()
+    return time.perf_counter()-start
 
 def timed(runs, seconds, least=7, most=3000):
     "Run all of `runs` in turns, in shuffled order, for about `seconds`: a row of seconds a turn, a column each"
@@ -35,6 +32,14 @@ def busy(n=None):
     finally:
         for p in spinning: p.kill()
 
+def cuda_peak(f):
+    "Bytes that `f()` takes on the GPU at most, beyond what was taken before"
+    gc.collect()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    f()
+    return torch.cuda.max_memory_allocated()-before
+
 def spread(times): return (times.quantile(.75)-times.quantile(.25))/times.median() # interquartile range over median
 
 def setup(*packages):
@@ -42,13 +47,12 @@ def setup(*packages):
     def v(p):
         try: return f'{p} {version(p)}'
         except PackageNotFoundError: return None
+    cpu = re.search(r'model name\s*: (.*)', Path('/proc/cpuinfo').read_text()) if Path('/proc/cpuinfo').exists() else None
+    where = f'{cpu.group(1) if cpu else platform.processor()}, {torch.get_num_threads()} threads'
     if device.type == 'cuda':
         x = torch.empty(2**28, device=device)
         copy = timed({'copy': lambda: x.clone()}, 2)['copy'].median()
-        where = f'{torch.cuda.get_device_name()}, copies {2*x.numel()*4/copy/1e9:.0f} GB/s'
-    else:
-        cpu = re.search(r'model name\s*: (.*)', Path('/proc/cpuinfo').read_text()) if Path('/proc/cpuinfo').exists() else None
-        where = f'{cpu.group(1) if cpu else platform.processor()}, {torch.get_num_threads()} threads'
+        where = f'{torch.cuda.get_device_name()}, copies {2*x.numel()*4/copy/1e9:.0f} GB/s; {where}'
     return f"{where}; Python {platform.python_version()}, " + ', '.join(filter(None, map(v, ('torch', 'fastai', *packages)))) + '.'
 
 def write_part(name, text):

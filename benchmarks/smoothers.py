@@ -9,7 +9,7 @@ import pandas as pd, torch
 from fastai_labelsmooth.all import *
 from losses import data, device
 from pathlib import Path
-from report import setup, spread, timed, write_part
+from report import budget, cuda_peak, setup, spread, timed, write_part
 
 def smoothers(n, spatial):
     "Name -> smoother, for n classes"
@@ -36,7 +36,7 @@ def runs(shape, axis):
 
 shapes = [((64, 10), 1), ((256, 1000), 1), ((1024, 32000), 1), ((16, 64, 1000), -1), ((8, 21, 256, 256), 1)]
 
-def speed(seconds=8):
+def speed(seconds=budget):
     rows,spreads = {},{}
     for shape,axis in shapes:
         fs = runs(shape, axis)
@@ -58,23 +58,22 @@ def peak(name, shape, axis):
     runs(((1, 21, 64, 64) if len(shape) == 4 else (4, *shape[1:])), axis)[name]() # what is allocated once only
     f = runs(shape, axis)[name]
     size = torch.Size(shape).numel()*4
-    if device.type == 'cuda':
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        f()
-        return (torch.cuda.max_memory_allocated()-before)/size-1 # the gradient itself
+    if device.type == 'cuda': return cuda_peak(f)/size
     Path('/proc/self/clear_refs').write_text('5') # resets VmHWM
     before = resident('VmRSS')
     f()
     return (resident('VmHWM')-before)/size
 
+def fresh_peak(name, shape):
+    if device.type == 'cuda': return peak(name, shape, 1)
+    out = subprocess.run([sys.executable, __file__, 'peak', name, repr(shape)], capture_output=True, text=True, check=True)
+    return float(out.stdout.split()[-1])
+
 def memory():
-    "`peak` of each, in processes of their own"
+    "`peak` of each, on a CPU in processes of their own"
     res = {}
     for shape in ((1024, 32000), (8, 21, 256, 256)):
-        names = smoothers(shape[1], len(shape) > 3)
-        out = {k: subprocess.run([sys.executable, __file__, 'peak', k, repr(shape)], capture_output=True, text=True, check=True) for k in names}
-        res[str(shape)] = {k: float(o.stdout.split()[-1]) for k,o in out.items()}
+        res[str(shape)] = {k: fresh_peak(k, shape) for k in smoothers(shape[1], len(shape) > 3)}
         print(shape, res[str(shape)], flush=True)
     return pd.DataFrame(res)
 
@@ -88,7 +87,7 @@ Time of making the target, the loss and its gradient, as a ratio to `"exact"`:
 
 {speeds.to_markdown()}
 
-Extra peak memory of the same, over the bytes of the logits (a fresh process each; the gradient is one of them):
+Extra peak memory of the same, over the bytes of the logits ({'' if suffix else 'a fresh process each; '}the gradient is one of them):
 
 {mem.to_markdown(floatfmt='.2f')}""")
 

@@ -20,3 +20,5 @@ from fastai_labelsmooth.wrong_labels.refit import *
 from fastai_labelsmooth.wrong_labels.noise import *
 from fastai_labelsmooth.wrong_labels.eps_find import *
 from fastai_labelsmooth.wrong_labels.issues import *
+from fastai_labelsmooth.wrong_labels.fix import *
+from fastai_labelsmooth.wrong_labels.look import *

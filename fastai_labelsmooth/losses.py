@@ -90,7 +90,7 @@ def dot(targ, logp, axis):
 def _log_softmax(x, axis): # half precision is widened for sums
     return x.log_softmax(axis, dtype=torch.promote_types(x.dtype, torch.float32))
 
-def _keepdim(x, axis): return x.unsqueeze(axis) if isinstance(x, Tensor) and x.ndim else x
+def _keepdim(x, axis): return x.unsqueeze(axis) if x.ndim else x
 
 def _log_likelihood(logp, target, axis):
     "Sum over the classes of target times log-probability, for each position"
@@ -117,39 +117,45 @@ def _composed(inp, target, axis, weight, count):
 # %% ../nbs/02_losses.ipynb #9a4d23a7
 def _scaled_exp_(x, scale):
     "`scale*exp(x)`, in place"
-    if isinstance(scale, Tensor): log_scale = scale.to(x.dtype).log2()
-    elif scale <= 0: return x.mul_(1/math.log(2)).exp2_().mul_(scale)
-    else: log_scale = x.new_full((), math.log2(scale))
+    if x.device.type != 'cpu': return x.exp_().mul_(scale)
+    is_tensor = isinstance(scale, Tensor)
+    has_log = scale.min() >= 0 if is_tensor else scale > 0
+    if not has_log: return x.mul_(1/math.log(2)).exp2_().mul_(scale)
+    log_scale = scale.to(x.dtype).log2() if is_tensor else x.new_full((), math.log2(scale))
     return torch.add(log_scale, x, alpha=1/math.log(2), out=x).exp2_()
 
-def _grad_(logp, target, axis, weight, count):
-    "The gradient of `_reduced` for the logits, in the memory of their log-probabilities: `scale*(mass*p - target)`"
-    scale = 1. if count is None else 1/count
-    if weight is not None: scale = _keepdim(scale*weight, axis)
-    grad,base = _scaled_exp_(logp, target.mass*scale),target.base
-    if isinstance(base, Tensor) and isinstance(scale, Tensor):
-        grad.addcmul_(base.to(grad.dtype), scale.to(grad.dtype), value=-1)
-    elif isinstance(base, Tensor): grad.sub_(base, alpha=scale)
-    elif base: grad.sub_(scale*base)
+def _grad_(logp, target, axis, weight, count, grad):
+    "The gradient for the logits, in the memory of their log-probabilities: `scale*(mass*p - target)`"
+    scale = grad if count is None else grad/count
+    if weight is not None: scale = scale*weight
+    if isinstance(scale, Tensor): scale = _keepdim(scale, axis)
+    base,mass = target.base,target.mass*scale
+    if isinstance(base, Tensor):
+        res = _scaled_exp_(logp, mass)
+        if isinstance(scale, Tensor): res.addcmul_(base.to(res.dtype), scale.to(res.dtype), value=-1)
+        else: res.sub_(base, alpha=scale)
+    elif logp.device.type == 'cpu':
+        res = _scaled_exp_(logp, mass)
+        if base: res.sub_(base*scale)
+    else: res = torch.addcmul(-base*scale, logp.exp_(), mass, out=logp) # a pass less, which a CPU takes longer for
     if target.index is not None:
         index,gap = target.index,target.gap*scale
-        if isinstance(gap, Tensor): grad.scatter_add_(axis, index, -gap.to(grad.dtype).expand(index.shape))
-        else: grad.scatter_(axis, index, -gap, reduce='add')
-    return grad if weight is None else grad.masked_fill_(_keepdim(weight == 0, axis), 0)
+        if isinstance(gap, Tensor): res.scatter_add_(axis, index, -gap.to(res.dtype).expand(index.shape))
+        else: res.scatter_(axis, index, -gap, reduce='add')
+    return res if weight is None else res.masked_fill_(_keepdim(weight == 0, axis), 0)
 
 # %% ../nbs/02_losses.ipynb #0e98fd51
 class _FusedCrossEntropy(torch.autograd.Function):
-    "The loss and, in the memory of the log-probabilities, its gradient"
+    "The loss; its gradient is made in the memory of the log-probabilities"
     @staticmethod
     def forward(ctx, inp, *args):
         axis = args[1]
         logp = _log_softmax(inp, axis)
         loss = _reduced(logp, *args)
         if not ctx.needs_input_grad[0]: return loss
-        # the logits are not saved as torch saves them: they may be changed in place, as the gradient is made already
+        # the logits are not saved as torch saves them: they may be changed in place, as backward takes `logp`
         ctx.save_for_backward(args[0].base if args[0].index is None else args[0].index)
-        ctx.inp,ctx.version = inp,inp._version
-        ctx.args,ctx.grad = args,_grad_(logp, *args)
+        ctx.inp,ctx.version,ctx.args,ctx.logp = inp,inp._version,args,logp
         return loss
 
     @staticmethod
@@ -157,16 +163,15 @@ class _FusedCrossEntropy(torch.autograd.Function):
         _,inp,args = ctx.saved_tensors,ctx.inp,ctx.args # the first: or an error, after the graph was freed
         nones,axis = (None,)*len(args),args[1]
         is_changed = inp._version != ctx.version
-        if is_changed and (ctx.grad is None or torch.is_grad_enabled()):
+        if is_changed and (ctx.logp is None or torch.is_grad_enabled()):
             raise RuntimeError("the logits were changed in place after the loss: expected one plain backward")
         if torch.is_grad_enabled():
             loss = _composed(inp, *args)
             return *torch.autograd.grad(loss, inp, grad, create_graph=True),*nones
-        res,ctx.grad = ctx.grad,None
-        if res is None: res = _grad_(_log_softmax(inp, axis), *args)
-        is_one = not grad.ndim and grad.device.type == 'cpu' and grad.item() == 1 # then a pass is saved
-        if not is_one: res.mul_(_keepdim(grad, axis))
-        return res.to(inp.dtype),*nones
+        logp,ctx.logp = ctx.logp,None
+        if logp is None: logp = _log_softmax(inp, axis)
+        if not grad.ndim and grad.device.type == 'cpu': grad = grad.item() # a number is faster
+        return _grad_(logp, *args, grad).to(inp.dtype),*nones
 
 # %% ../nbs/02_losses.ipynb #669b5121
 def _is_composed(inp, target):

@@ -6,6 +6,7 @@
 __all__ = ['VotesLossFlat', 'VotesBlock', 'on_majority', 'VotesKL', 'EntropyCorrelation']
 
 # %% ../nbs/11_votes.ipynb #vt000005
+from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 import numpy as np, pandas as pd, torch
@@ -61,6 +62,8 @@ def _by_name(votes, vocab):
 
 def _numbers(votes, vocab):
     "The numbers that `votes` stand for, (N,), as float64"
+    is_list = isinstance(votes, (list, tuple, L, np.ndarray)) and len(votes) > 0
+    if is_list and all(isinstance(o, str) for o in votes): votes = Counter(votes) # what each annotator said
     named = isinstance(votes, pd.Series) and not isinstance(votes.index, pd.RangeIndex) # from 0, it says nothing
     if named or isinstance(votes, Mapping): values = _by_name(dict(votes), vocab)
     else: values = [] if isinstance(votes, str) or np.ndim(votes) == 0 else list(votes)
@@ -68,7 +71,7 @@ def _numbers(votes, vocab):
         f"votes={votes!r}: expected {len(vocab)} numbers, one for each of {list(vocab)}, or a dict by name")
     try: return np.array(values, dtype=np.float64)
     except (TypeError, ValueError): raise TypeError(
-        f"votes={votes!r}: expected numbers of votes (of single votes, `Counter` makes them)") from None
+        f"votes={votes!r}: expected numbers of votes, or the names that were voted for") from None
 
 def _is_bad(counts):
     "Which rows of `counts`, (R, N), are no votes"
@@ -206,8 +209,8 @@ class VotesLossFlat(SoftCrossEntropyLossFlat):
 def VotesBlock(
     vocab:list # Names of the classes, at least 2, in the order of the votes
 ) -> TransformBlock: # For `DataBlock(blocks=...)` and `from_df(..., y_block=...)`
-    """Block for votes: `get_y` gives counts or shares in the order of `vocab`; targets are float32 shares (B, N), the
-    loss is `VotesLossFlat()`"""
+    """Block for votes: `VotesBlock(['negative', 'neutral', 'positive'])`. `get_y` gives counts or shares in this order,
+    a dict by name, or the names that annotators gave. Targets: float32 shares (B, N), the loss is `VotesLossFlat()`"""
     return TransformBlock(type_tfms=ReadVotes(vocab))
 
 # %% ../nbs/11_votes.ipynb #vt000036

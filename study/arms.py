@@ -11,6 +11,7 @@ from fastai_labelsmooth.callback import LabelSmooth
 from fastai_labelsmooth.smoothers.model import Bootstrap
 from fastai_labelsmooth.smoothers.forward import Forward
 from fastai_labelsmooth.smoothers.penalties import ConfidencePenalty, MaxSup
+from fastai_labelsmooth.wrong_labels.noise import fit_noise, named_wrong
 from .data import symmetric
 from .measures import label_nll
 from .stack import logits, train
@@ -204,14 +205,19 @@ def second_round(cell):
         return p.argmax(-1) != train_labels(cell),seconds
     return cell.once('second round', make)
 
-def pruned(cell, issues, seconds):
-    "Trained on the rest, for as many steps; precision and recall of the issues"
+def pruned(cell, issues, seconds, likely=None):
+    """Trained on the rest, for as many steps; precision and recall of the issues. With `likely`, (R, items): trained on
+    all, issues relabelled so"""
     w = cell.world
     wrong = train_labels(cell) != w.data.y[w.train]
     right = (issues & wrong).sum(1)
     with np.errstate(invalid='ignore', divide='ignore'):
         precision,recall = right/issues.sum(1),right/wrong.sum(1) # NaN where there is none
-    res = cell.train(items=[items[~i] for items,i in zip(w.train, issues)])
+    if likely is None: res = cell.train(items=[items[~i] for items,i in zip(w.train, issues)])
+    else:
+        labels = w.labels.copy()
+        np.put_along_axis(labels, w.train, np.where(issues, likely, train_labels(cell)), 1)
+        res = cell.train(targets=labels)
     extra = dict(precision=precision, recall=recall, removed=issues.mean(1))
     return res._replace(seconds=res.seconds+seconds, extra=extra)
 
@@ -229,6 +235,46 @@ def cleanlab(cell):
     issues = np.stack([find_label_issues(labels, o, n_jobs=1) for o,labels in zip(p, train_labels(cell))])
     return pruned(cell, issues, seconds + time.process_time()-start)
 
+# With the noise model of the library, `fit_noise`
+
+def fitted(probs, labels, by_class):
+    "(each network's noise model, seconds); probabilities (R, items, classes), labels (R, items)"
+    start = time.process_time()
+    return [fit_noise(*o, by_class) for o in zip(probs, labels)],time.process_time()-start
+
+def matrices(found): return np.stack([noise.T for noise in found])
+
+def by_valid_noise(cell, by_class):
+    "Forward with what the hard model's predictions of the validation items tell: one eps, or a matrix"
+    first = hard(cell)
+    found,seconds = fitted(softmax(first.valid, -1).transpose(1, 0, 2), cell.labels(cell.world.valid).T, by_class)
+    return matrix(cell, matrices(found), first.seconds+seconds)
+
+def fold_noise(cell, by_class):
+    "Noise models of the out-of-fold predictions of hard models, and the seconds of both"
+    def make():
+        p,seconds = hard_folds(cell)
+        found,more = fitted(p, train_labels(cell), by_class)
+        return found,seconds+more
+    return cell.once(('fold noise', by_class), make)
+
+def by_fold_noise(cell):
+    found,seconds = fold_noise(cell, True)
+    return matrix(cell, matrices(found), seconds)
+
+def likely_class(noise, p, labels):
+    "The most probable other class of each item, if its label is wrong"
+    joint = noise.clean(p)*noise.T[:, labels].T
+    np.put_along_axis(joint, labels[:, None], -1, 1)
+    return joint.argmax(1)
+
+def fitted_issues(cell, by_class=False, relabel=False):
+    "What `label_issues` names, from one round of hard models"
+    found,seconds = fold_noise(cell, by_class)
+    each = list(zip(found, hard_folds(cell)[0], train_labels(cell)))
+    issues = np.stack([named_wrong(noise.prob_wrong(p, labels), p, labels) for noise,p,labels in each])
+    return pruned(cell, issues, seconds, np.stack([likely_class(*o) for o in each]) if relabel else None)
+
 def modes(mode): return {f'{mode} {e}': partial(smooth, mode=mode, eps=e) for e in grid}
 
 arms = {'hard': hard, 'paper 0.1': partial(smooth, mode='paper', eps=.1), **modes('exact'), 'paper rescaled': rescaled,
@@ -239,7 +285,11 @@ softmax_arms = {**arms, 'forward true matrix': true_matrix, 'forward noise_matri
                 'max_sup': partial(smooth, mode=MaxSup(), eps=.1),
                 'confidence_penalty': partial(smooth, mode=ConfidencePenalty(), eps=.1),
                 'forward oof matrix': by_fold_matrix, 'issues 1 round': issues_1, 'issues 2 rounds': issues_2,
-                'cleanlab prune': cleanlab}
+                'cleanlab prune': cleanlab,
+                'forward one': partial(by_valid_noise, by_class=False),
+                'forward valid T': partial(by_valid_noise, by_class=True), 'forward oof T': by_fold_noise,
+                'issues even': fitted_issues, 'issues by class': partial(fitted_issues, by_class=True),
+                'issues even relabelled': partial(fitted_issues, relabel=True)}
 
 def arms_of(data):
     "The arms that a data set can have"

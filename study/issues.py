@@ -54,12 +54,13 @@ class Stage:
     "Networks to train together: each has a seed's labels, its own items and its own noise matrix"
     def __init__(self, world, fit):
         self.world,self.fit = world,fit
-        self.rows,self.items,self.T = [],[],[]
+        self.rows,self.items,self.T,self.labels = [],[],[],[]
 
-    def add(self, r, items, T=None):
-        "A network for the seed at position `r`; returns its number"
+    def add(self, r, items, T=None, labels=None):
+        "A network for the seed at position `r`, with the seed's labels or others; returns its number"
         self.rows.append(r)
         self.items.append(items)
+        self.labels.append(self.world.labels[r] if labels is None else labels)
         self.T.append(np.eye(self.world.data.n) if T is None else T)
         return len(self.rows)-1
 
@@ -70,7 +71,8 @@ class Stage:
         cbs = None if is_hard else LabelSmooth(mode=per_network(T))
         seeds = np.array(w.seeds)[rows]
         n_items = w.train.shape[1]
-        self.model,self.seconds = train(w.data.x, w.data.n, seeds, self.items, w.labels[rows], self.fit, cbs, n_items)
+        self.model,self.seconds = train(w.data.x, w.data.n, seeds, self.items, np.stack(self.labels), self.fit, cbs,
+                                         n_items)
 
     def logits(self, items):
         "Of each network for items (R, items) of its seed: (networks, items, classes)"
@@ -213,6 +215,24 @@ class Run:
             T = [o.T if k == 'forward matrix' else symmetric(n, o.share) for o in fits]
             yield k,trainings,T,scores(fits)
 
+    def corrected(self):
+        "Of each arm: the labels of each seed once those that `even` names are corrected, or as many drawn at random"
+        w = self.world
+        def with_labels(r, positions, new):
+            res = w.labels[r].copy()
+            res[w.train[r][positions]] = new
+            return res
+        for arm in 'even relabelled', 'even by hand', 'random by hand':
+            made = []
+            for r in self.R:
+                named = np.flatnonzero(self.named['even'][r])
+                if arm.startswith('random'):
+                    named = np.random.default_rng(seeds[r]).choice(len(self.labels[r]), len(named), replace=False)
+                others = self.p[r][named].copy()
+                others[np.arange(len(named)), self.labels[r][named]] = -1
+                made.append(with_labels(r, named, self.clean[r][named] if 'hand' in arm else others.argmax(1)))
+            yield arm,made
+
     def second(self):
         "Models with forward, models of what lists leave, and the second round's folds"
         w,stage = self.world,Stage(self.world, self.fit)
@@ -220,12 +240,15 @@ class Run:
         made = {k: [stage.add(r, w.train[r], T[r]) for r in self.R] for k,_,T,_ in forward}
         dropped = [k for k in self.named if k not in list_only]
         made |= {k: [stage.add(r, w.train[r][~self.named[k][r]]) for r in self.R] for k in dropped}
+        corrected = dict(self.corrected())
+        made |= {k: [stage.add(r, w.train[r], labels=o[r]) for r in self.R] for k,o in corrected.items()}
         twice = [k for k in ('cleanlab', 'argmax') if k in self.named]
         folds = {k: [stage.folds(r, self.fold[r], ~self.named[k][r]) for r in self.R] for k in twice}
         stage.train()
         valid,test = stage.logits(w.valid),stage.logits(w.test)
         for k,trainings,T,scores in forward: self.add_models(k, trainings, valid[made[k]], test[made[k]], T, scores)
         for k in dropped: self.add_models(k, 6, valid[made[k]], test[made[k]], extra=self.scores[k])
+        for k in corrected: self.add_models(k, 6, valid[made[k]], test[made[k]])
         for k in list_only:
             for r in self.R: self.add(k, r, 5, **self.scores[k][r])
         z = stage.logits(w.train)

@@ -79,11 +79,11 @@ def ladder(claim, regime='long'):
     fig.legend(handles=legend(), loc='outside upper center', ncols=3, fontsize=8, frameon=False)
 
 arm_style = {'hard': (palette.hard, 'o-'), 'exact 0.1': (palette.smoothed, 's-'),
-             'forward eps_find': (palette.forward, 'o-'), 'forward noise_matrix': ('#E69F00', '^-'),
-             'issues 2 rounds': ('#009E73', 'D-'), 'cleanlab prune': ('#CC79A7', 'v--')}
+             'forward one': (palette.forward, 'o-'), 'forward oof T': ('#E69F00', '^-'),
+             'issues even': ('#009E73', 'D-'), 'cleanlab prune': ('#CC79A7', 'v--')}
 arm_names = {'hard': 'hard labels', 'exact 0.1': 'label smoothing, "exact" 0.1',
-             'forward eps_find': '"forward", eps_find', 'forward noise_matrix': 'Forward(noise_matrix())',
-             'issues 2 rounds': 'label_issues, then the rest', 'cleanlab prune': "cleanlab's filter, then the rest"}
+             'forward one': '"forward", eps_find (2 trainings)', 'forward oof T': 'Forward, out-of-fold matrix (6)',
+             'issues even': 'label_issues dropped (6)', 'cleanlab prune': "cleanlab's issues dropped (6)"}
 
 def by_noise(table, regime, names=data_order[:3], noises=noise_order, arms=tuple(arm_style)):
     "Means over the seeds against the noise: a row for each data set, a column for each measure"
@@ -106,3 +106,26 @@ def by_noise(table, regime, names=data_order[:3], noises=noise_order, arms=tuple
         row[0].set_ylabel(name)
     axes[-1, 1].set_xlabel('wrong labels', fontsize=9)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside upper center', ncols=3, fontsize=8, frameon=False)
+
+def overview(means, noises=('none', 'symmetric 20', 'asymmetric')):
+    "Differences from hard labels in short and long fits: means over the data sets, and each data set as a small dot"
+    arms = [o for o in arm_style if o in set(means.arm) and o != 'hard']
+    rows = {'accuracy_gain': ('accuracy, points', 100), 'nll_gain': ('NLL, nats (less is better)', 1)}
+    fig,axes = plt.subplots(2, 2, figsize=(9, 5), sharex=True, sharey='row', layout='constrained')
+    for (column, (label, scale)),row in zip(rows.items(), axes):
+        for regime,ax in zip(('short', 'long'), row):
+            ax.axhline(0, color=palette.hard, lw=1)
+            for k,arm in enumerate(arms):
+                color,style = arm_style[arm]
+                for x,noise in enumerate(noises):
+                    own = means[(means.arm == arm) & (means.regime == regime) & (means.noise == noise)][column]*scale
+                    at = x + .17*(k-(len(arms)-1)/2)
+                    ax.plot([at]*len(own), own, '.', color=color, alpha=.35, ms=3)
+                    ax.plot(at, own.mean(), style[0], color=color, ms=7, label=arm_names[arm] if not x else None)
+            ax.tick_params(labelsize=8)
+        used = means[means.noise.isin(noises) & means.arm.isin(arms)][column]*scale
+        row[0].set(ylabel=f'minus hard labels:\n{label}', ylim=used.quantile([.02, .98]))
+    for regime,ax in zip(('short', 'long'), axes[0]): ax.set_title(f'{regime} fit', fontsize=9)
+    names = {'none': 'none wrong', 'symmetric 20': '20% wrong', 'asymmetric': '30% by class'}
+    axes[1, 0].set_xticks(range(len(noises)), [names[o] for o in noises])
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside upper center', ncols=2, fontsize=8, frameon=False)

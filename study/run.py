@@ -1,4 +1,5 @@
 """`python study/run.py`: the study of STUDY.md, into `results.csv`. `--quick`: a slice of it, into `quick.csv`.
+`--arms "forward one,issues even"`: these only, in the cells that lack them.
 `--only data=wine,noise=none,regime=long,arm=hard,seed=3`: train such rows again, print them beside the table's"""
 import sys
 from pathlib import Path
@@ -40,14 +41,13 @@ def rows_of(cell, regime, name, arm):
     scores = endpoints(res.valid, cell.labels(w.valid), res.test, cell.labels(w.test, w.data.y), res.T, votes)
     return pd.DataFrame({**base, 'eps': res.eps, **scores, **res.extra, 'seconds': res.seconds/cell.R})
 
-def run_cell(data, noise, regime, seeds, only=None):
-    "All arms of a cell: a data set, a noise, a regime"
+def run_cell(data, noise, regime, seeds, names=None):
+    "All arms of a cell, or the named ones: a data set, a noise, a regime"
     import torch
     torch.set_num_threads(1)
     cell = Cell(world(data, noise, seeds), fits[data, regime])
-    arms = arms_of(load(data))
-    names,tables = [o for o in arms if only in (None, o) and (has_cleanlab or o != 'cleanlab prune')],[]
-    for name in names:
+    arms,tables = arms_of(load(data)),[]
+    for name in names or [o for o in arms if has_cleanlab or o != 'cleanlab prune']:
         tables.append(rows_of(cell, regime, name, arms[name]))
         gc.collect() # a Learner is a circle of references, and holds the order of all its batches
     table = pd.concat(tables)
@@ -60,17 +60,19 @@ def save(table, path):
     table.sort_values(keys, kind='stable').to_csv(path.with_suffix('.part'), index=False, float_format='%.5g')
     os.replace(path.with_suffix('.part'), path)
 
-def missing(jobs, path):
-    "The cells that the table has not"
-    if not path.exists(): return jobs,pd.DataFrame(columns=columns)
-    table = pd.read_csv(path)
-    done = set(table[['data', 'noise', 'regime']].drop_duplicates().itertuples(index=False, name=None))
-    return [o for o in jobs if o[:3] not in done],table
+def missing(jobs, path, names=None):
+    "The cells that the table has not; or those in which it lacks some of the named arms, with these"
+    table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
+    n = 3 if names is None else 4
+    done = set(table[keys[:n]].drop_duplicates().itertuples(index=False, name=None))
+    if names is None: return [o for o in jobs if o[:3] not in done],table
+    left = [(*o, [arm for arm in names if (*o[:3], arm) not in done]) for o in jobs]
+    return [o for o in left if o[4]],table
 
-def run(jobs, path, workers):
-    "The cells that are still missing, in some processes"
+def run(jobs, path, workers, names=None):
+    "The cells, or the named arms of them, that are still missing, in some processes"
     from fastprogress.fastprogress import progress_bar
-    jobs,table = missing(jobs, path)
+    jobs,table = missing(jobs, path, names)
     if not has_cleanlab: print("cleanlab is not installed (pip install -r study/requirements.txt): its arm is left out")
     start = time.perf_counter()
     # A process for each cell gives all of its memory back
@@ -87,9 +89,10 @@ def rerun(only, path):
     jobs = [o for o in plan if all(asked.get(k, v) == v for k,v in zip(keys[:3], o))]
     if not jobs: raise SystemExit(f"--only {only}: the study has no such cell")
     table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
+    names = [asked['arm']] if 'arm' in asked else None
     for job in jobs:
         row = {**dict(zip(keys, job[:3])), **asked}
-        for name,part in (('again', run_cell(*job, asked.get('arm'))), ('table', table)):
+        for name,part in (('again', run_cell(*job, names)), ('table', table)):
             found = part[np.logical_and.reduce([part[k].astype(str) == v for k,v in row.items()])]
             print(name, found.drop(columns='versions').dropna(axis=1, how='all').to_string(index=False), sep='\n')
 
@@ -97,11 +100,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--quick', action='store_true')
     parser.add_argument('--only')
+    parser.add_argument('--arms', type=lambda o: o.split(','))
     parser.add_argument('--workers', type=int, default=min(2, os.cpu_count()))
     args = parser.parse_args()
     path = here/('quick.csv' if args.quick else 'results.csv')
     if args.only: return rerun(args.only, here/'results.csv')
-    run(quick_plan if args.quick else plan, path, args.workers)
+    jobs = quick_plan if args.quick else plan
+    if args.arms: jobs = [o for o in jobs if set(args.arms) <= set(arms_of(load(o[0])))]
+    run(jobs, path, args.workers, args.arms)
     from study.claims import report
     print(report(pd.read_csv(path)))
 

@@ -37,8 +37,8 @@ def numbers(claim, measure, what=None):
     text.columns.name = f'{what} ({label})'
     return text
 
-guide_arms = ['hard', 'exact 0.1', 'exact eps_find', 'forward eps_find', 'forward noise_matrix', 'forward oof matrix',
-              'issues 2 rounds', 'cleanlab prune']
+guide_arms = ['hard', 'exact 0.1', 'exact eps_find', 'forward one', 'forward valid T', 'forward oof T', 'issues even',
+              'issues by class', 'cleanlab prune']
 
 def best_marked(values, form, best):
     "Values as text, the best with a star"
@@ -70,3 +70,40 @@ def beside_hard(table, data, noise, regime, measures=('accuracy', 'nll', 'brier'
         res[label] = interval | {'hard': f"{values[m]['hard'].mean()*scale:.{digits}f}"}
     names = ['hard', *(o for o in values[measures[0]] if o != 'hard')]
     return pd.DataFrame(res).loc[names].rename_axis(columns=f'{data}, {noise}, {regime} fit: minus hard')
+
+# The study together with the suite of `issues.csv`
+
+in_suite = {'hard': 'hard', 'forward one': 'forward one', 'forward oof T': 'forward matrix', 'issues even': 'even',
+            'issues by class': 'by class', 'cleanlab prune': 'cleanlab'} # the same arms under two names
+shared_noises = {'none': 'none wrong', 'symmetric 20': '20% wrong', 'asymmetric': '30% by class',
+                 'one vote': 'people disagree'}
+trainings = {'hard': 1, 'forward one': 2, **dict.fromkeys(list(in_suite)[2:], 6)}
+
+def with_suite(table, suite):
+    """Means over the seeds of each data set of both, and differences from `hard`, of the arms and noises that both
+    have, where all these arms were run"""
+    names = {v: k for k,v in in_suite.items()} | {'by class 30': 'asymmetric'}
+    suite = suite[suite.arm.isin(list(in_suite.values())) & ~suite.data.str.contains(' rare ')]
+    rows = pd.concat([table, suite.replace({'arm': names, 'noise': names})])
+    rows = rows[rows.arm.isin(list(in_suite)) & rows.noise.isin(list(shared_noises))]
+    means = rows.groupby(['noise', 'regime', 'data', 'arm'])[['accuracy', 'nll']].mean()
+    means = means.groupby(level=[0, 1, 2]).filter(lambda cell: len(cell) == len(in_suite))
+    return means.join(means-means.xs('hard', level='arm'), rsuffix='_gain').reset_index()
+
+def overall(means, measure='accuracy', form='{:.1%}'):
+    "Means over the data sets, each of the same weight: a row for each arm, a column for each fit and noise"
+    res = means.pivot_table(index='arm', columns=['regime', 'noise'], values=measure).map(form.format)
+    n = means.groupby(['regime', 'noise']).data.nunique()
+    columns = [(r, o) for r in ('short', 'long') for o in shared_noises if (r, o) in res]
+    res = res.reindex(index=[o for o in in_suite if o in res.index], columns=columns)
+    res.insert(0, ('', 'trainings'), [trainings[o] for o in res.index])
+    res.columns = pd.MultiIndex.from_tuples([(r and f'{r} fit', o if not r else f'{shared_noises[o]} ({n[r, o]})')
+                                             for r,o in res.columns])
+    return res
+
+def worse_than_hard(means, measure='accuracy', by=-.005):
+    "In how many data sets an arm is worse than `hard` by more than `by`: of accuracy below it, of NLL above"
+    gain = means[f'{measure}_gain']
+    worse = gain < by if by < 0 else gain > by
+    return overall(means.assign(worse=worse.astype(float)*means.groupby(['regime', 'noise']).data.transform('nunique')),
+                   'worse', '{:.0f}')

@@ -1,10 +1,12 @@
-"What is said of a learner's probabilities, each number beside an independent one, and the data of each picture"
+"Calibration of a learner's probabilities: each number against an independent one, and the data of each picture"
 import matplotlib.pyplot as plt, sklearn.metrics as skm, torchmetrics.functional.classification as tm
 import pytest, scipy.optimize
+from pytest import param
 from sklearn.datasets import load_digits
 from torch.testing import assert_close
 from fastai.vision.all import *
 from fastai_labelsmooth.all import *
+from fastai_labelsmooth.interpret.calibration import _accuracy_behind
 from helpers import digits_learner, logits_learner as learner, multi_data, seg_data, softmax_data
 
 @pytest.fixture(autouse=True)
@@ -14,13 +16,18 @@ def _close():
 
 def cal(*args, **kwargs): return CalibrationInterpretation.from_learner(learner(*args, **kwargs))
 
+def best_temp(nll):
+    "The temperature at which a function of it is least, by scipy"
+    return scipy.optimize.minimize_scalar(nll, bounds=(.1, 10), method='bounded').x
 
 def check_softmax(s, z, y):
+    "A row of `summary` against sklearn and torchmetrics"
     n,p = z.shape[1],z.double().softmax(1)
     top,pred = p.max(1)
     assert s['accuracy'] == pytest.approx(skm.accuracy_score(y, pred))
     assert s['negative log-likelihood'] == pytest.approx(F.cross_entropy(z, y).item(), rel=1e-5)
-    assert s['Brier score'] == pytest.approx(skm.brier_score_loss(y, p.double().numpy(), labels=range(n), scale_by_half=False), rel=1e-5)
+    brier = skm.brier_score_loss(y, p.double().numpy(), labels=range(n), scale_by_half=False)
+    assert s['Brier score'] == pytest.approx(brier, rel=1e-5)
     assert s['ECE'] == pytest.approx(tm.multiclass_calibration_error(p, y, n, n_bins=15).item(), rel=1e-4)
     one = [tm.binary_calibration_error(p[:, j], (y == j).long(), n_bins=15).item() for j in range(n)]
     assert s['classwise ECE'] == pytest.approx(np.mean(one), rel=1e-4)
@@ -30,11 +37,19 @@ def check_softmax(s, z, y):
     assert s['mean top probability'] == pytest.approx(top.mean().item(), rel=1e-5)
     assert s.iloc[7] == pytest.approx(np.mean([o.max()-np.delete(o, o.argmax()).mean() for o in z.numpy()]), rel=1e-5)
 
-@pytest.mark.parametrize('loss', [CrossEntropyLossFlat, nn.CrossEntropyLoss, lambda: F.cross_entropy, LabelSmoothingCrossEntropyFlat, LabelSmoothingCrossEntropy,
-                                  lambda: nn.CrossEntropyLoss(label_smoothing=.1), FocalLossFlat])
+smoothing = nn.CrossEntropyLoss(label_smoothing=.1)
+
+@pytest.mark.parametrize('loss', [
+    CrossEntropyLossFlat(),
+    nn.CrossEntropyLoss(),
+    F.cross_entropy,
+    LabelSmoothingCrossEntropyFlat(),
+    LabelSmoothingCrossEntropy(),
+    param(smoothing, id='label_smoothing'),
+    FocalLossFlat()])
 def test_softmax(loss):
     z,y = softmax_data()
-    check_softmax(cal(z, y, loss()).summary().loc['all'], z, y)
+    check_softmax(cal(z, y, loss).summary().loc['all'], z, y)
 
 def test_segmentation_leaves_void_out():
     z,y = seg_data()
@@ -52,11 +67,13 @@ def test_multilabel():
         assert r['accuracy'] == pytest.approx(skm.accuracy_score(a, b > .5))
         assert r['negative log-likelihood'] == pytest.approx(skm.log_loss(a, b), rel=1e-5)
         assert r['Brier score'] == pytest.approx(skm.brier_score_loss(a, b), rel=1e-5)
-        assert r['ECE'] == r['classwise ECE'] == pytest.approx(tm.binary_calibration_error(b, a.long(), n_bins=15).item(), rel=1e-4)
+        ece = tm.binary_calibration_error(b, a.long(), n_bins=15).item()
+        assert r['ECE'] == r['classwise ECE'] == pytest.approx(ece, rel=1e-4)
         assert r['mean top probability'] == pytest.approx(b.maximum(1-b).mean().item(), rel=1e-5)
         assert r.iloc[7] == pytest.approx(z[:, j].abs().mean().item(), rel=1e-5)
     all = s.loc['all']
-    assert all['ECE'] == pytest.approx(tm.binary_calibration_error(p.flatten(), y.flatten().long(), n_bins=15).item(), rel=1e-4)
+    ece = tm.binary_calibration_error(p.flatten(), y.flatten().long(), n_bins=15).item()
+    assert all['ECE'] == pytest.approx(ece, rel=1e-4)
     assert all['classwise ECE'] == pytest.approx(s['ECE'].iloc[:4].mean())
     assert all['accuracy'] == pytest.approx(((p > .5) == y.bool()).float().mean().item())
 
@@ -87,7 +104,8 @@ def test_keeps_no_predictions():
     z,y = seg_data(20)
     res = cal(z, y, CrossEntropyLossFlat(axis=1, ignore_index=255), bs=2)
     res2 = CalibrationInterpretation.from_learner(res.learn, max_n=50)
-    assert sum(o.numel() for o in [*res2.sums, *res2.bins, *res2.classes, res2.losses, *res2.sample.rows]) < z.numel()/10
+    kept = [*res2.sums, *res2.bins, *res2.classes, res2.losses, *res2.sample.rows]
+    assert sum(o.numel() for o in kept) < z.numel()/10
 
 def test_it_is_an_interpretation():
     z,y = softmax_data(100)
@@ -98,7 +116,8 @@ def test_it_is_an_interpretation():
 
 def test_act():
     z,y = softmax_data()
-    res = CalibrationInterpretation.from_learner(learner(z, y, CrossEntropyLossFlat()), act=lambda o: (o/2).softmax(1)).summary()
+    def act(o): return (o/2).softmax(1)
+    res = CalibrationInterpretation.from_learner(learner(z, y, CrossEntropyLossFlat()), act=act).summary()
     assert res['negative log-likelihood'].item() == pytest.approx(F.cross_entropy(z/2, y).item(), rel=1e-5)
 
 def test_dense_targets_and_those_of_tabular_data():
@@ -131,7 +150,8 @@ def test_plot_reliability_of_a_label():
     p,hist = z.sigmoid()[:, 2],plt.gcf().axes[1].containers[0]
     assert [o.get_height() for o in hist] == pytest.approx((100*torch.histc(p, 15, 0, 1)/len(p)).tolist(), rel=1e-5)
     with pytest.raises(ValueError, match="label=9: expected one of"): res.plot_reliability(label=9)
-    with pytest.raises(ValueError, match="only a multilabel"): cal(*softmax_data(), CrossEntropyLossFlat()).plot_confidence(label=0)
+    classes = cal(*softmax_data(), CrossEntropyLossFlat())
+    with pytest.raises(ValueError, match="only a multilabel"): classes.plot_confidence(label=0)
 
 @pytest.mark.parametrize('mode', ['exact', 'paper'])
 def test_plot_logit_gap(mode):
@@ -147,9 +167,8 @@ def test_plot_logit_gap(mode):
 
 def test_plot_logit_gap_has_no_line_without_an_optimum():
     z,y = softmax_data()
-    res = [cal(z, y, CrossEntropyLossFlat(), cbs=cbs) for cbs in (None, LabelSmooth(0.), LabelSmooth(mode=lambda *args: None))]
-    for o in res:
-        o.plot_logit_gap()
+    for cbs in (None, LabelSmooth(0.), LabelSmooth(mode=lambda *args: None)):
+        cal(z, y, CrossEntropyLossFlat(), cbs=cbs).plot_logit_gap()
         assert not plt.gca().lines
 
 def test_plot_logit_gap_of_a_schedule_and_a_pair():
@@ -159,7 +178,8 @@ def test_plot_logit_gap_of_a_schedule_and_a_pair():
     cal(z, y, BCEWithLogitsLossFlat(), cbs=LabelSmooth((.05, .001))).plot_logit_gap()
     ax = plt.gca()
     assert [o.get_xdata()[0] for o in ax.lines] == pytest.approx([math.log(.95/.05), math.log(.001/.999)])
-    assert [sum(o.get_height() for o in c) for c in ax.containers] == pytest.approx([100*y.mean().item(), 100*(1-y).mean().item()])
+    shares = [100*y.mean().item(), 100*(1-y).mean().item()]
+    assert [sum(o.get_height() for o in c) for c in ax.containers] == pytest.approx(shares)
 
 def test_plot_confidence():
     z,y = softmax_data()
@@ -173,26 +193,29 @@ def test_plot_confidence():
 def test_temperature_is_the_minimum():
     z,y = softmax_data(2000)
     t = temperature(learner(z, y, CrossEntropyLossFlat()))
-    assert t == pytest.approx(scipy.optimize.minimize_scalar(lambda t: F.cross_entropy(z.double()/t, y).item(), bounds=(.1, 10), method='bounded').x, rel=1e-3)
+    assert t == pytest.approx(best_temp(lambda t: F.cross_entropy(z.double()/t, y).item()), rel=1e-3)
     assert t == pytest.approx(2, rel=.15) # the labels were drawn at temperature 2
 
 def test_temperature_of_sigmoid_and_segmentation():
     z,y = multi_data(1000)
     t = temperature(learner(z, y, BCEWithLogitsLossFlat()))
-    ref = scipy.optimize.minimize_scalar(lambda t: F.binary_cross_entropy_with_logits(z.double()/t, y.double()).item(), bounds=(.1, 10), method='bounded').x
+    ref = best_temp(lambda t: F.binary_cross_entropy_with_logits(z.double()/t, y.double()).item())
     assert t == pytest.approx(ref, rel=1e-3)
     z = torch.randn(4, 3, 8, 8)*3
     y = (z/1.5).softmax(1).movedim(1, -1).reshape(-1, 3).multinomial(1).view(4, 8, 8)
     y[:, 0] = 255
     t = temperature(learner(z, y, CrossEntropyLossFlat(axis=1, ignore_index=255)))
-    ref = scipy.optimize.minimize_scalar(lambda t: F.cross_entropy(z.double()/t, y, ignore_index=255).item(), bounds=(.1, 10), method='bounded').x
+    ref = best_temp(lambda t: F.cross_entropy(z.double()/t, y, ignore_index=255).item())
     assert t == pytest.approx(ref, rel=1e-3)
 
-@pytest.mark.parametrize('loss,data', [(CrossEntropyLossFlat, softmax_data), (nn.CrossEntropyLoss, softmax_data), (LabelSmoothingCrossEntropyFlat, softmax_data),
-    (BCEWithLogitsLossFlat, multi_data), (partial(BCEWithLogitsLossFlat, thresh=.3), multi_data)])
+@pytest.mark.parametrize('loss,data', [
+    (CrossEntropyLossFlat(), softmax_data),
+    (nn.CrossEntropyLoss(), softmax_data),
+    (LabelSmoothingCrossEntropyFlat(), softmax_data),
+    (BCEWithLogitsLossFlat(), multi_data),
+    param(BCEWithLogitsLossFlat(thresh=.3), multi_data, id='thresh')])
 def test_calibrate(loss, data):
     z,y = data()
-    loss = loss()
     learn = learner(z, y, loss, cbs=LabelSmooth() if isinstance(loss, nn.Module) else None)
     probs,_,decoded = learn.get_preds(with_decoded=True)
     valid = learn.validate()[0]
@@ -224,12 +247,16 @@ def test_calibrate_changes_no_training_and_no_other_learner():
     a.calibrate(2.)
     assert b.loss_func is shared and 'activation' not in vars(shared)
 
-def pixels(i): return TensorImage(load_digits().images[i]/16).float()[None]
-def label(i): return load_digits().target[i]
+data = load_digits()
+
+def pixels(i): return TensorImage(data.images[i]/16).float()[None]
+def label(i): return data.target[i]
 
 def test_calibration_survives_export(tmp_path):
-    dls = Datasets(range(60), [[pixels], [label, Categorize(range(10))]], splits=(range(30), range(30, 60))).dataloaders(bs=30, num_workers=0)
-    learn = Learner(dls, nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), nn.CrossEntropyLoss(), cbs=LabelSmooth(), path=tmp_path)
+    dsets = Datasets(range(60), [[pixels], [label, Categorize(range(10))]], splits=(range(30), range(30, 60)))
+    dls = dsets.dataloaders(bs=30, num_workers=0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    learn = Learner(dls, model, nn.CrossEntropyLoss(), cbs=LabelSmooth(), path=tmp_path)
     with learn.no_bar():
         t = learn.calibrate()
         probs,z,top,pred = learn.get_preds()[0],learn.get_preds(act=noop)[0],learn.topk(k=2),learn.predict(31)
@@ -237,7 +264,8 @@ def test_calibration_survives_export(tmp_path):
         loaded = load_learner(tmp_path/'export.pkl')
         assert_close(probs, (z/t).softmax(1))
         assert_close(loaded.get_preds(dl=dls.valid)[0], probs)
-        assert_close(loaded.predict(31)[2], probs[1]); assert_close(pred[2], probs[1])
+        assert_close(loaded.predict(31)[2], probs[1])
+        assert_close(pred[2], probs[1])
         assert top['prob_1'].to_numpy() == pytest.approx(probs.max(1).values.numpy())
 
 # ---- bad input
@@ -246,7 +274,8 @@ def test_calibration_survives_export(tmp_path):
 def test_bad_input(f):
     z,y = softmax_data(20)
     learn = learner(z, y, CrossEntropyLossFlat())
-    with pytest.raises(ValueError, match='dl has no targets'): f(learn, dl=DataLoader([(o,) for o in z], bs=4, num_workers=0))
+    inputs = DataLoader([(o,) for o in z], bs=4, num_workers=0)
+    with pytest.raises(ValueError, match='dl has no targets'): f(learn, dl=inputs)
     with pytest.raises(ValueError, match='dl is empty'): f(learn, dl=DataLoader([], bs=4, num_workers=0))
     with pytest.raises(TypeError, match='expected the loss of a classifier'): f(learner(z, z, MSELossFlat()))
     with pytest.raises(ValueError, match='predictions are NaN'): f(learner(z*math.nan, y, CrossEntropyLossFlat()))
@@ -263,8 +292,8 @@ def test_calibrate_refuses(temp):
 
 def test_a_set_without_mistakes_has_no_temperature():
     z,_ = softmax_data(20)
-    with pytest.raises(ValueError, match='at least one mistake'): temperature(learner(z, z.argmax(1), CrossEntropyLossFlat()))
-    with pytest.raises(ValueError, match='at least one mistake'): temperature(learner(z, (z > 0).float(), BCEWithLogitsLossFlat()))
+    for y,loss in ((z.argmax(1), CrossEntropyLossFlat()), ((z > 0).float(), BCEWithLogitsLossFlat())):
+        with pytest.raises(ValueError, match='at least one mistake'): temperature(learner(z, y, loss))
 
 # ---- any axis, votes, losses of all kinds
 
@@ -274,8 +303,9 @@ def test_sequences_have_their_classes_last():
     y = (z/2).softmax(-1).view(-1, 5).multinomial(1).view(40, 6)
     y[:, 4:] = -100
     keep = y.flatten() != -100
-    learn,flat = learner(z, y, CrossEntropyLossFlat()),learner(z.view(-1, 5)[keep], y.flatten()[keep], CrossEntropyLossFlat())
-    check_softmax(CalibrationInterpretation.from_learner(learn).summary().loc['all'], z.view(-1, 5)[keep], y.flatten()[keep])
+    rows,of_rows = z.view(-1, 5)[keep],y.flatten()[keep]
+    learn,flat = learner(z, y, CrossEntropyLossFlat()),learner(rows, of_rows, CrossEntropyLossFlat())
+    check_softmax(CalibrationInterpretation.from_learner(learn).summary().loc['all'], rows, of_rows)
     t = learn.calibrate()
     assert t == pytest.approx(temperature(flat), rel=1e-6)
     assert_close(learn.get_preds()[0], (z/t).softmax(-1))
@@ -284,12 +314,13 @@ def test_sequences_have_their_classes_last():
         def __call__(self, z, y): return soft_cross_entropy(z, y, axis=-1)
     assert temperature(learner(z, y, Own())) == pytest.approx(t, rel=1e-6)
 
-@pytest.mark.parametrize('loss', [nn.CrossEntropyLoss, lambda: F.cross_entropy, lambda: nn.CrossEntropyLoss(label_smoothing=.1)])
+@pytest.mark.parametrize('loss', [nn.CrossEntropyLoss(), F.cross_entropy, param(smoothing, id='label_smoothing')])
 def test_torchs_losses_have_classes_after_the_items(loss):
     z,y = seg_data(void=-100)
     keep = y.flatten() != -100
-    learn = learner(z, y, loss())
-    check_softmax(CalibrationInterpretation.from_learner(learn).summary().loc['all'], z.movedim(1, -1).reshape(-1, 4)[keep], y.flatten()[keep])
+    learn = learner(z, y, loss)
+    s = CalibrationInterpretation.from_learner(learn).summary().loc['all']
+    check_softmax(s, z.movedim(1, -1).reshape(-1, 4)[keep], y.flatten()[keep])
     learn.calibrate(2.)
     assert_close(learn.get_preds()[0], (z/2).softmax(1))
 
@@ -312,9 +343,9 @@ def test_votes_are_judged_as_they_are():
     def ece(p, t): return sum(abs((p-t)[(i/15 < p) & (p <= (i+1)/15)].sum().item()) for i in range(15))/len(p)
     assert s['ECE'] == pytest.approx(ece(conf, hit))
     assert s['classwise ECE'] == pytest.approx(np.mean([ece(p[:, k], t[:, k]) for k in range(4)]))
-    best = scipy.optimize.minimize_scalar(lambda u: F.cross_entropy(z/u, t).item(), bounds=(.1, 10), method='bounded').x
+    best = best_temp(lambda u: F.cross_entropy(z/u, t).item())
     assert temperature(learn) == pytest.approx(best, rel=1e-3)
-    to_majority = scipy.optimize.minimize_scalar(lambda u: F.cross_entropy(z/u, t.argmax(1)).item(), bounds=(.1, 10), method='bounded').x
+    to_majority = best_temp(lambda u: F.cross_entropy(z/u, t.argmax(1)).item())
     assert abs(to_majority/best-1) > .2 # which is another one
     assert look.losses[:50].eq(0).all()
     assert_close(look.losses[50:].double(), F.cross_entropy(z, t, reduction='none'))
@@ -337,7 +368,8 @@ def test_pictures_of_votes():
     conf,pred = z.softmax(1).max(1)
     hit = votes.gather(1, pred[:, None])[:, 0].numpy()
     for bars,w in zip(plt.gca().containers, (hit, 1-hit)):
-        assert [b.get_height() for b in bars] == pytest.approx((100*np.histogram(conf, 5, (0, 1), weights=w)[0]/w.sum()).tolist(), rel=1e-4)
+        want = 100*np.histogram(conf, 5, (0, 1), weights=w)[0]/w.sum()
+        assert [b.get_height() for b in bars] == pytest.approx(want.tolist(), rel=1e-4)
 
 def test_probabilities_of_an_act_that_is_no_softmax():
     z,y = softmax_data()
@@ -350,17 +382,21 @@ def test_probabilities_of_an_act_that_is_no_softmax():
 
 # ---- temperature that lasts
 
-@pytest.mark.parametrize('loss,data', [(CrossEntropyLossFlat, softmax_data), (nn.CrossEntropyLoss, softmax_data), (nn.BCEWithLogitsLoss, multi_data),
-                                       (partial(BCEWithLogitsLossFlat, thresh=.3), multi_data)])
+@pytest.mark.parametrize('loss,data', [
+    (CrossEntropyLossFlat(), softmax_data),
+    (nn.CrossEntropyLoss(), softmax_data),
+    (nn.BCEWithLogitsLoss(), multi_data),
+    param(BCEWithLogitsLossFlat(thresh=.3), multi_data, id='thresh')])
 def test_a_temperature_survives_a_labelsmooth_that_comes_later(loss, data):
-    learn = learner(*data(), loss())
+    learn = learner(*data(), loss)
     learn.calibrate(3.)
     probs,_,decoded = learn.get_preds(with_decoded=True)
     with learn.added_cbs(LabelSmooth()):
         after,_,decoded2 = learn.get_preds(with_decoded=True)
         learn.fit(1, 0.)
         assert_close(learn.get_preds()[0], probs)
-    assert_close(after, probs); assert decoded.equal(decoded2)
+    assert_close(after, probs)
+    assert decoded.equal(decoded2)
     assert_close(learn.topk(1).prob_1.to_numpy(), probs.max(1).values.double().numpy(), rtol=1e-5, atol=1e-6)
 
 @pytest.mark.parametrize('temp', [np.float32(2), np.float64(2), np.int64(2), 2])
@@ -380,9 +416,79 @@ def test_compare():
     assert list(table) == ['hard', 'smoothed']
     assert table['hard'].equals(CalibrationInterpretation.from_learner(a).summary().loc['all'].rename('hard'))
     assert table['smoothed'].equals(look.summary().loc['all'].rename('smoothed'))
-    half = DataLoader(list(zip(z, y))[:100], bs=10, num_workers=0)
-    assert compare({'a': a}, dl=half).loc['accuracy', 'a'] == pytest.approx((z[:100].argmax(1) == y[:100]).double().mean().item())
+    part = DataLoader(list(zip(z, y))[:100], bs=10, num_workers=0)
+    accuracy = (z[:100].argmax(1) == y[:100]).double().mean().item()
+    assert compare({'a': a}, dl=part).loc['accuracy', 'a'] == pytest.approx(accuracy)
     with pytest.raises(TypeError, match='expected a dict'): compare([a, b])
+
+observed_row = 'negative log-likelihood of observed labels'
+implied_rows = ['implied accuracy on clean labels', 'implied accuracy, from', 'implied accuracy, to']
+
+def noisy_data(share=.3, m=3000, n=5, seed=0):
+    "Logits of a model that is right about the clean class; the clean class, and the label, which is wrong evenly"
+    torch.manual_seed(seed)
+    z = torch.randn(m, n)*3
+    clean = z.softmax(1).multinomial(1)[:, 0]
+    wrong = torch.rand(m) < share
+    return z,clean,torch.where(wrong, (clean + torch.randint(1, n, (m,)))%n, clean)
+
+def forward_learner(z, y, eps=None, mode='forward', loss=None):
+    learn = learner(z, y, loss or CrossEntropyLossFlat())
+    learn.add_cb(LabelSmooth(eps, mode=mode))
+    return learn
+
+T = np.array([[.8, .2, 0., 0., 0.], [0., .9, .1, 0., 0.], *np.eye(5)[2:]])
+@pytest.mark.parametrize('eps,mode', [(.3, 'forward'), (lambda pct: .3*pct, 'forward'), (None, Forward(T))],
+                         ids=['evenly', 'schedule', 'matrix'])
+def test_compare_on_noisy_labels(eps, mode):
+    z,clean,y = noisy_data()
+    if eps is None: y = torch.tensor(T)[clean].multinomial(1)[:, 0]
+    learn,hard = forward_learner(z, y, eps, mode),learner(z/2, y, CrossEntropyLossFlat())
+    table = compare({'hard': hard, 'forward': learn})
+    assert table.forward[observed_row] == pytest.approx(learn.validate()[0], rel=1e-5)
+    assert table.forward[observed_row] < table.forward['negative log-likelihood']
+    assert table.hard[observed_row] == pytest.approx(table.hard['negative log-likelihood'])
+    assert list(table.index[-4:]) == [observed_row, *implied_rows] if eps else table.index[-1] == observed_row
+    learn.calibrate(2.) # the probabilities are others now
+    assert compare({'a': learn}).a[observed_row] > table.forward[observed_row]
+
+def test_compare_on_missing_labels():
+    z = torch.randn(2000, 3)*3
+    y = torch.bernoulli(z.sigmoid())*(torch.rand(2000, 3) > .3)
+    learn = forward_learner(z, y, (.3, 0.), loss=BCEWithLogitsLossFlat())
+    table = compare({'forward': learn})
+    assert table.forward[observed_row] == pytest.approx(learn.validate()[0], rel=1e-5)
+    assert not set(implied_rows) & set(table.index)
+
+def test_implied_accuracy():
+    z,clean,y = noisy_data()
+    learn,hard = forward_learner(z, y, .3),learner(z.roll(1, 1), y, CrossEntropyLossFlat())
+    table = compare({'hard': hard, 'forward': learn})
+    for name,logits in (('hard', z.roll(1, 1)), ('forward', z)): # the noise is that of the labels
+        value,lo,hi = table.loc[implied_rows, name]
+        assert value == pytest.approx((table[name]['accuracy'] - .3/4)/(.7 - .3/4))
+        assert lo < (logits.argmax(1) == clean).float().mean() < hi and hi-lo < .08
+
+def test_coverage_of_the_implied_accuracy():
+    held = []
+    for seed in range(60):
+        z,clean,y = noisy_data(m=400, seed=seed)
+        _,lo,hi = _accuracy_behind((z.argmax(1) == y).sum(), 400, .3, 5)
+        held.append(lo <= (z.argmax(1) == clean).float().mean() <= hi)
+    assert np.mean(held) > .9
+
+def test_compare_takes_the_noise_by_which_the_labels_are_most_likely():
+    z,clean,y = noisy_data()
+    for eps in ((.1, .3), (.3, .1)):
+        table = compare({str(e): forward_learner(z, y, e) for e in eps})
+        assert table.loc[implied_rows[0]].nunique() == 1
+        assert table.loc[implied_rows[0]].iloc[0] == pytest.approx((table.iloc[0, 0] - .3/4)/(.7 - .3/4))
+
+def test_compare_on_clean_labels_adds_nothing():
+    z,clean,y = noisy_data()
+    learn = forward_learner(z, clean, .3)
+    summary = CalibrationInterpretation.from_learner(learn).summary().loc['all']
+    assert compare({'a': learn}).a.equals(summary.rename('a'))
 
 # ---- pictures
 
@@ -420,7 +526,7 @@ def test_plot_logit_gap_of_masked_logits():
 
 @pytest.mark.parametrize('sigmoid', [False, True])
 def test_temperature_through_the_noise(sigmoid):
-    "Labels of which 30% are wrong: the temperature of the clean probabilities is found through them, and missed without"
+    "30% of the labels are wrong: only `forward` finds the temperature of the clean probabilities"
     if sigmoid:
         z,clean = torch.randn(3000, 2)*4,None
         clean = torch.bernoulli((z/2).sigmoid())
@@ -433,8 +539,10 @@ def test_temperature_through_the_noise(sigmoid):
     noisy,plain = (learner(z, y, loss, cbs=cbs) for cbs in (LabelSmooth(.3, 'forward'), None))
     assert noisy.calibrate() == pytest.approx(2, rel=.15) # as the clean labels were drawn
     assert plain.calibrate() > 3
+    if sigmoid: return
     T = torch.full((5, 5), .3/4).fill_diagonal_(.7)
-    if not sigmoid: assert temperature(learner(z, y, loss, cbs=LabelSmooth(mode=Forward(T)))) == pytest.approx(temperature(noisy), rel=1e-4)
+    by_matrix = learner(z, y, loss, cbs=LabelSmooth(mode=Forward(T)))
+    assert temperature(by_matrix) == pytest.approx(temperature(noisy), rel=1e-4)
 
 # A temperature that is not to be trusted is an error
 
@@ -445,7 +553,8 @@ def test_a_temperature_that_runs_away_is_refused():
         act = learn.loss_func.activation
         with pytest.raises(ValueError, match='rises to 100'): learn.calibrate()
         assert learn.loss_func.activation == act
-    with pytest.raises(ValueError, match='same logit'): temperature(learner(torch.zeros(50, 5), y[:50], CrossEntropyLossFlat()))
+    alike = learner(torch.zeros(50, 5), y[:50], CrossEntropyLossFlat())
+    with pytest.raises(ValueError, match='same logit'): temperature(alike)
     with pytest.raises(ValueError, match='falls to 0.01'): temperature(learner(z*1e-6, y, CrossEntropyLossFlat()))
 
 def test_the_temperature_is_that_of_torchs_optimizer():

@@ -1,29 +1,29 @@
-"LabelSmooth beside fastai's other callbacks: mixing, precision, several processes, trackers, schedules"
+"LabelSmooth with fastai's other callbacks: mixing, precision, several processes, trackers, schedules"
 import sys
 import matplotlib.pyplot as plt, pytest, torch, torch.nn.functional as F
+from pytest import param
 from unittest.mock import MagicMock
 from torch.testing import assert_close
 from fastai.vision.all import *
 from fastai.callback.channelslast import ChannelsLast
 from fastai_labelsmooth.all import *
-from helpers import digits_dls, digits_learner, quiet, torchrun, weights
+from helpers import digits, digits_dls, digits_learner, items_learner, weights
 import fastai.callback.fp16
 
-def digits(n=64): return [(x.view(1, 8, 8), y) for x,y in list(digits_dls().train_ds)[:n]]
-
-def make(items, model, loss_func, cbs=None, bs=16, **kwargs):
-    "A quiet learner that trains and validates on `items`, in their order; the same one every time"
-    dls = DataLoaders.from_dsets(items, items, bs=bs, shuffle=False, num_workers=0, device='cpu')
-    return quiet(Learner(dls, model, loss_func, cbs=cbs, **kwargs))
+def pictures(n=64):
+    "Digits as pictures of one channel"
+    return [(x.view(1, 8, 8), y) for x,y in digits(n)]
 
 def convnet(n_out=10):
+    "A small network of pictures, the same each time"
     set_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(32, n_out))
+    return nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(),
+                         nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(32, n_out))
 
 # MixUp and CutMix: the loss is the cross-entropy against the lam-mixed soft target
 
 class SpyMix(Callback):
-    "Keeps what a batch was mixed of, when the targets are hard again"
+    "Keeps what a batch was mixed from, once the targets are hard again"
     run_valid,order = False,LabelSmooth.order+1
     def __init__(self, mix): self.mix,self.seen = mix,[]
     def before_batch(self): self.hard = self.y.clone() # for a sigmoid loss, mixed already
@@ -38,11 +38,14 @@ mixers = pytest.mark.parametrize('mixer', [MixUp, CutMix])
 
 @mixers
 @pytest.mark.parametrize('mode', ['exact', 'paper'])
-@pytest.mark.parametrize('loss', [CrossEntropyLossFlat(), nn.CrossEntropyLoss(), CrossEntropyLossFlat(reduction='sum')], ids=['fastai', 'torch', 'sum'])
-def test_mixed_softmax(mixer, mode, loss):
+@pytest.mark.parametrize('loss', [
+    param(CrossEntropyLossFlat(), id='fastai'),
+    param(nn.CrossEntropyLoss(), id='torch'),
+    param(CrossEntropyLossFlat(reduction='sum'), id='sum')])
+def test_softmax_loss_is_that_of_the_mixed_targets(mixer, mode, loss):
     mix = mixer()
     spy,reduction = SpyMix(mix),loss.reduction
-    learn = make(digits(), convnet(), loss, [LabelSmooth(.1, mode), mix, spy])
+    learn = items_learner(pictures(), convnet(), loss, [LabelSmooth(.1, mode), mix, spy])
     learn.fit(2, 1e-3)
     for pred,y,y1,lam,got in spy.seen:
         q,q1 = (onehot(o, 10, *on_off(.1, 10, mode)) for o in (y, y1))
@@ -55,11 +58,11 @@ def test_mixed_softmax(mixer, mode, loss):
 @mixers
 @pytest.mark.parametrize('eps,one,zero', [(.1, .9, .1), ((.05, .001), .95, .001)])
 @pytest.mark.parametrize('loss', [BCEWithLogitsLossFlat(), nn.BCEWithLogitsLoss()], ids=['fastai', 'torch'])
-def test_mixed_sigmoid(mixer, eps, one, zero, loss):
+def test_sigmoid_loss_is_that_of_the_mixed_targets(mixer, eps, one, zero, loss):
     mix = mixer()
     spy = SpyMix(mix)
-    items = [(x, torch.stack([y%2 == 0, y > 4, y == 0]).float()) for x,y in digits()]
-    learn = make(items, convnet(3), loss, [LabelSmooth(eps), mix, spy])
+    items = [(x, torch.stack([y%2 == 0, y > 4, y == 0]).float()) for x,y in pictures()]
+    learn = items_learner(items, convnet(3), loss, [LabelSmooth(eps), mix, spy])
     learn.fit(2, 1e-3)
     targets = torch.stack([y for _,y in items]).double()
     for i,(pred,mixed,y1,lam,got) in enumerate(spy.seen):
@@ -70,13 +73,16 @@ def test_mixed_sigmoid(mixer, eps, one, zero, loss):
         assert got == pytest.approx(want.item(), rel=1e-5)
     assert len(spy.seen) == 8
 
-@pytest.mark.parametrize('mixer,conv,size', [(MixUp, nn.Conv2d, (6, 5)), (CutMix, nn.Conv2d, (6, 5)), (MixUp, nn.Conv3d, (3, 6, 5))]) # fastai's CutMix takes pictures only
-def test_mixed_segmentation(mixer, conv, size):
+@pytest.mark.parametrize('mixer,conv,size', [ # fastai's CutMix takes pictures only
+    (MixUp, nn.Conv2d, (6, 5)),
+    (CutMix, nn.Conv2d, (6, 5)),
+    (MixUp, nn.Conv3d, (3, 6, 5))])
+def test_masks_can_be_mixed(mixer, conv, size):
     "Without LabelSmooth, MixUp of masks is an error in fastai"
     mix = mixer()
     spy,y = SpyMix(mix),torch.randint(0, 3, (16, *size))
     items = list(zip(F.one_hot(y).movedim(-1, 1).float(), y))
-    learn = make(items, conv(3, 3, 1), CrossEntropyLossFlat(axis=1), [LabelSmooth(.1), mix, spy], bs=8)
+    learn = items_learner(items, conv(3, 3, 1), CrossEntropyLossFlat(axis=1), [LabelSmooth(.1), mix, spy], bs=8)
     learn.fit(3)
     for pred,y,y1,lam,got in spy.seen:
         q,q1 = (onehot(o, 3, .9, .05) for o in (y, y1))
@@ -84,14 +90,15 @@ def test_mixed_segmentation(mixer, conv, size):
         assert got == pytest.approx(-((lam*q + (1-lam)*q1)*pred.log_softmax(1)).sum(1).mean().item(), rel=1e-5)
 
 def test_mixed_sigmoid_of_integers_is_fastais_own_error():
-    items = [(x, torch.stack([y%2, y//5])) for x,y in digits()]
+    items = [(x, torch.stack([y%2, y//5])) for x,y in pictures()]
     for cbs in ([MixUp()], [MixUp(), LabelSmooth()]):
-        with pytest.raises(RuntimeError, match='dtype'): make(items, convnet(2), BCEWithLogitsLossFlat(), cbs).fit(1)
+        learn = items_learner(items, convnet(2), BCEWithLogitsLossFlat(), cbs)
+        with pytest.raises(RuntimeError, match='dtype'): learn.fit(1)
 
 # Precision and memory format
 
 @pytest.mark.parametrize('to,dtype', [('to_bf16', torch.bfloat16), ('to_fp16', torch.float16)])
-def test_mixed_precision(monkeypatch, to, dtype):
+def test_mixed_precision_trains_alike(monkeypatch, to, dtype):
     "fastai asks for autocast on a GPU: here it gets the same on the CPU, with the gradient scaler"
     monkeypatch.setattr(fastai.callback.fp16, 'autocast', lambda device, **kw: torch.autocast('cpu', **kw))
     monkeypatch.setattr(fastai.callback.fp16, 'GradScaler', lambda device, **kw: torch.amp.GradScaler('cpu', **kw))
@@ -100,9 +107,11 @@ def test_mixed_precision(monkeypatch, to, dtype):
         run_valid,order = False,LabelSmooth.order+1
         def after_loss(self):
             assert self.learn.pred.dtype == torch.float32
-            assert self.loss.item() == pytest.approx(F.cross_entropy(self.learn.pred.double(), self.y, label_smoothing=.1).item(), rel=1e-5)
+            want = F.cross_entropy(self.learn.pred.double(), self.y, label_smoothing=.1).item()
+            assert self.loss.item() == pytest.approx(want, rel=1e-5)
     for mixed in (False, True):
-        learn = make(digits(), convnet(), CrossEntropyLossFlat(), [LabelSmooth(.1, 'paper'), Look()], opt_func=SGD)
+        cbs = [LabelSmooth(.1, 'paper'), Look()]
+        learn = items_learner(pictures(), convnet(), CrossEntropyLossFlat(), cbs, opt_func=SGD)
         hook = learn.model[-1].register_forward_hook(lambda module, args, out: dtypes.append(out.dtype))
         if mixed: getattr(learn, to)()
         before = weights(learn).clone()
@@ -116,9 +125,10 @@ def test_mixed_precision(monkeypatch, to, dtype):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='autocast in fp16 and bf16 of a GPU')
 @pytest.mark.parametrize('to', ['to_bf16', 'to_fp16'])
-def test_mixed_precision_on_a_gpu(to):
-    dls = DataLoaders.from_dsets(digits(512), digits(64), bs=64, num_workers=0, device='cuda')
-    learn = getattr(Learner(dls, convnet(), CrossEntropyLossFlat(), metrics=accuracy, cbs=LabelSmooth()), to)()
+def test_mixed_precision_trains_on_a_gpu(to):
+    dls = DataLoaders.from_dsets(pictures(512), pictures(64), bs=64, num_workers=0, device='cuda')
+    learn = Learner(dls, convnet(), CrossEntropyLossFlat(), metrics=accuracy, cbs=LabelSmooth())
+    learn = getattr(learn, to)()
     with learn.no_bar(), learn.no_logging(): learn.fit(8, 1e-2)
     assert learn.validate()[1] > .8
     probs,targs,losses = learn.get_preds(with_loss=True)
@@ -129,21 +139,26 @@ def pixelnet():
     return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1))
 
 @pytest.mark.parametrize('model,axis', [(convnet, -1), (pixelnet, 1)], ids=['classes', 'pixels'])
-def test_channels_last(model, axis):
-    items = digits() if axis == -1 else [(x, (x[0]*2.9).long()) for x,_ in digits()]
-    a,b = (make(items, model(), CrossEntropyLossFlat(axis=axis), [LabelSmooth(), *cbs]) for cbs in ([], [ChannelsLast()]))
+def test_channels_last_trains_alike(model, axis):
+    items = pictures() if axis == -1 else [(x, (x[0]*2.9).long()) for x,_ in pictures()]
+    a,b = (items_learner(items, model(), CrossEntropyLossFlat(axis=axis), [LabelSmooth(), *cbs])
+           for cbs in ([], [ChannelsLast()]))
+    def is_channels_last(learn):
+        second = [m for m in learn.model if isinstance(m, nn.Conv2d)][1]
+        return second.weight.is_contiguous(memory_format=torch.channels_last)
     for learn in (a, b): learn.fit(2)
-    assert [[m for m in o.model if isinstance(m, nn.Conv2d)][1].weight.is_contiguous(memory_format=torch.channels_last) for o in (a, b)] == [False, True]
+    assert not is_channels_last(a) and is_channels_last(b)
     assert_close(weights(a), weights(b), rtol=1e-3, atol=1e-5)
 
 # Batches in parts
 
-def test_accumulated_sigmoid_batches():
+def test_accumulated_sigmoid_batches_are_one_large_batch():
     "Four batches of 16 are one of 64"
-    res,items = [],[(x.flatten(), torch.stack([y%2 == 0, y > 4]).float()) for x,y in digits()]
+    res,items = [],[(x, torch.stack([y%2 == 0, y > 4]).float()) for x,y in digits(64)]
     for bs,cbs in ((64, []), (16, [GradientAccumulation(64)])):
         set_seed(0)
-        learn = make(items, nn.Linear(64, 2), BCEWithLogitsLossFlat(), [LabelSmooth((.05, .001)), *cbs], bs=bs, opt_func=SGD)
+        cbs = [LabelSmooth((.05, .001)), *cbs]
+        learn = items_learner(items, nn.Linear(64, 2), BCEWithLogitsLossFlat(), cbs, bs, opt_func=SGD)
         learn.fit(3, .1)
         res.append(weights(learn))
     assert_close(*res, rtol=1e-5, atol=1e-6)
@@ -151,11 +166,10 @@ def test_accumulated_sigmoid_batches():
 # Several processes
 
 @pytest.fixture(scope='module')
-def ranks(tmp_path_factory):
-    "What two processes ended with, and the module of the script that they ran"
-    pytest.importorskip('accelerate', reason="fastai's distributed training needs accelerate")
+def fit(ranks):
+    "The module of the script that the two processes ran"
     import distributed_fit
-    return torchrun('distributed_fit.py', tmp_path_factory.mktemp('ranks')),distributed_fit
+    return distributed_fit
 
 def single(fit):
     "One process on the batches that two had together: rank r takes every half's next `bs` items"
@@ -166,8 +180,8 @@ def single(fit):
     return learn
 
 @pytest.mark.slow
-def test_two_processes_end_with_the_weights_of_one(ranks):
-    (a,b),fit = ranks
+def test_two_processes_end_with_the_weights_of_one(ranks, fit):
+    a,b = ranks
     for k in a['weights']: assert torch.equal(a['weights'][k], b['weights'][k])
     learn = single(fit)
     for k,v in learn.model.state_dict().items(): assert_close(a['weights'][k], v, rtol=1e-5, atol=1e-6)
@@ -175,18 +189,19 @@ def test_two_processes_end_with_the_weights_of_one(ranks):
     assert all((a['weights'][k]-v).abs().max() > 1e-3 for k,v in start.items())
 
 @pytest.mark.slow
-def test_two_processes_gather_probabilities(ranks):
-    (a,b),fit = ranks
+def test_two_processes_gather_probabilities(ranks, fit):
+    a,b = ranks
     learn = fit.learner()
     learn.model.load_state_dict(a['weights'])
     probs,targs = learn.get_preds()
-    order = [*range(8), *range(16, 24), *range(8, 16), *range(24, 31)] # fastai gathers step by step, and each rank has its own half
+    # fastai gathers step by step, and each rank has its own half
+    order = [*range(8), *range(16, 24), *range(8, 16), *range(24, 31)]
     for rank in (a, b):
         assert rank['loss'] == 'SoftCrossEntropyLossFlat' and rank['kinds'] == {'Tensor'}
         assert_close(rank['probs'], probs[order])
         assert rank['targs'].equal(targs[order]) and len(targs) == fit.n_valid
 
-def test_to_parallel():
+def test_to_parallel_trains_alike():
     pytest.importorskip('accelerate', reason='fastai.distributed does not import without accelerate')
     from fastai.distributed import ParallelTrainer
     wrapped = []
@@ -228,9 +243,10 @@ def test_wandb_gathers_the_configuration(monkeypatch, eps):
     "With a stand-in for W&B"
     monkeypatch.setitem(sys.modules, 'wandb', MagicMock())
     import fastai.callback.wandb
-    assert digits_learner(LabelSmooth(eps, 'paper')).gather_args()['LabelSmooth'] == dict(eps=eps, mode='paper', smooth_valid=False, targ_idx=0, n=None)
+    args = digits_learner(LabelSmooth(eps, 'paper')).gather_args()
+    assert args['LabelSmooth'] == dict(eps=eps, mode='paper', smooth_valid=False, targ_idx=0, n=None)
 
-def test_tensorboard(monkeypatch):
+def test_tensorboard_logs_the_losses(monkeypatch):
     "fastai's own callback, with a stand-in for TensorBoard"
     for name in ('tensorboard', 'torch.utils.tensorboard'): monkeypatch.setitem(sys.modules, name, MagicMock())
     from fastai.callback.tensorboard import TensorBoardCallback
@@ -242,7 +258,7 @@ def test_tensorboard(monkeypatch):
     assert scalars['valid_loss'] == [learn.recorder.values[0][1]]
     assert len(scalars['train_loss']) == sum(map(len, learn.dls)) and all(l > 0 for l in scalars['train_loss'])
 
-def test_csv_logger(tmp_path):
+def test_csv_logger_logs_the_recorded_values(tmp_path):
     learn = digits_learner(LabelSmooth(), path=tmp_path)
     learn.fit(2, cbs=CSVLogger())
     logged = pd.read_csv(tmp_path/'history.csv')
@@ -284,7 +300,7 @@ def test_removed_it_trains_on_hard_targets(how):
     assert_close(weights(learn), weights(plain), rtol=1e-5, atol=1e-6)
     assert_close(learn.get_preds(with_loss=True)[2], plain.get_preds(with_loss=True)[2], rtol=1e-4, atol=1e-5)
 
-def test_added_twice():
+def test_added_twice_it_is_refused():
     learn = digits_learner(LabelSmooth())
     first = learn.label_smooth
     before = weights(learn).clone()
@@ -295,7 +311,7 @@ def test_added_twice():
     learn.fit(1)
     assert first in learn.cbs and not torch.equal(weights(learn), before)
 
-def test_in_two_learners():
+def test_in_two_learners_it_is_refused():
     "The first would train on hard targets"
     cb = LabelSmooth()
     learn = digits_learner(cb)
@@ -316,7 +332,10 @@ def probe(learn, **kwargs):
     getattr(learn, kwargs.pop('fit', 'fit'))(2, cbs=Look(), **kwargs)
     return zip(*seen)
 
-scheds = dict(cos=SchedCos(.1, 0.), combined=combine_scheds([.3, .7], [SchedLin(0., .2), SchedCos(.2, .05)]), own=lambda pct: .2 if pct < .5 else 0.)
+scheds = dict(
+    cos=SchedCos(.1, 0.),
+    combined=combine_scheds([.3, .7], [SchedLin(0., .2), SchedCos(.2, .05)]),
+    own=lambda pct: .2 if pct < .5 else 0.)
 
 @pytest.mark.parametrize('name', scheds)
 @pytest.mark.parametrize('fit', ['fit', 'fit_one_cycle'])
@@ -339,7 +358,7 @@ def test_a_fit_draws_its_own_eps():
     assert len(learn.recorder.hps['eps']) == len(learn.recorder.hps['lr']) == 16
 
 @pytest.mark.parametrize('fitted', [False, True])
-def test_lr_find_with_a_schedule(fitted):
+def test_lr_find_leaves_the_recorded_schedules(fitted):
     "It keeps no schedules of its own, and leaves those of the fit before"
     learn = digits_learner(LabelSmooth(SchedCos(.1, 0.)))
     if fitted: learn.fit_one_cycle(1)

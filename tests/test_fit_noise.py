@@ -1,10 +1,14 @@
 "`fit_noise`: a noise model of labels, on plain arrays"
 import time, tracemalloc, warnings
 import numpy as np, pytest, torch
+from pytest import param
 from fastai.basics import BCEWithLogitsLossFlat, DataLoader, DataLoaders, Learner
 from helpers import quiet
 from fastai_labelsmooth.all import Forward
-from fastai_labelsmooth.wrong_labels.noise import _joint, _rows, _symmetric, fit_noise, named_wrong
+from scipy.optimize import approx_fprime
+from sklearn.linear_model import LogisticRegression
+from fastai_labelsmooth.wrong_labels.noise import (_binary_loss, _counted, _joint, _rows, _symmetric, fit_noise,
+                                                  named_wrong)
 
 def softmax(z):
     p = np.exp(z-z.max(1, keepdims=True))
@@ -74,7 +78,7 @@ def test_prob_wrong_is_that_of_bayes():
 
 def test_prob_wrong_means_what_it_says():
     "Of labels with a probability of .3, 30% are wrong: at the most likely share, which is near the list's here"
-    probs,labels,wrong = made(.2, 40_000)
+    probs,labels,wrong = made(.2, 20_000)
     doubt = fit_noise(probs, labels).prob_wrong(probs, labels)
     for lo,hi in ((0, .1), (.2, .4), (.4, .6), (.8, 1.)):
         here = (lo <= doubt) & (doubt < hi)
@@ -171,12 +175,54 @@ def test_rates_of_labels_that_are_scored_one_by_one():
     doubt = noise.prob_wrong(probs, labels)
     i,j = 5,0 # by hand: a label's miss and false-positive rate
     miss,false_pos = noise.T[j]
-    q = 1/(1+np.exp(-np.log(probs[i, j]/(1-probs[i, j]))/noise.temp))
+    q = 1/(1+np.exp(-np.log(probs[i, j]/(1-probs[i, j]))/noise.temp[j]-noise.shift[j]))
     ways = {1: (q*(1-miss), (1-q)*false_pos), 0: ((1-q)*(1-false_pos), q*miss)}[labels[i, j]]
     assert doubt[i, j] == pytest.approx(ways[1]/sum(ways))
     named = named_wrong(doubt, probs, labels)
     assert named.sum() == round(doubt.sum()) and wrong[named].mean() > 5*wrong.mean()
     assert doubt[named].min() >= doubt[~named].max()
+
+@pytest.mark.parametrize('miss,false_pos', [(0., 0.), (.1, 0.), (.3, 0.), (.5, 0.), (.1, .05), (.3, .05)])
+def test_rates_of_labels_that_the_model_was_trained_on(miss, false_pos):
+    "A model of missing labels says too little of everything: a temperature without a shift finds 5% of 30% missing"
+    probs,labels,_ = made_sigmoid((miss,)*3, (false_pos,)*3, 6000)
+    z = np.log(probs/(1-probs))
+    model = LogisticRegression().fit(z[:3000].reshape(-1, 1), labels[:3000].ravel())
+    probs,labels = model.predict_proba(z[3000:].reshape(-1, 1))[:, 1].reshape(-1, 3),labels[3000:]
+    noise = fit_noise(probs, labels, sigmoid=True)
+    assert np.abs(noise.T - [miss, false_pos]).max() < .03
+    for rate,(_,(lo,hi),_) in zip((miss, false_pos), noise.curves): assert lo-.01 <= rate <= hi+.01 and hi-lo < .1
+
+@pytest.mark.parametrize('params', [(.2, .1, .3, -.5), (.01, .3, -1., 1.), (.6, .02, 1., 0.)])
+def test_gradient_of_the_likelihood(params):
+    probs,labels,_ = made_sigmoid(n_items=200)
+    counted = _counted(probs.ravel(), labels.ravel())
+    slow = approx_fprime(np.array(params), lambda o: _binary_loss(o, *counted)[0], 1e-7)
+    assert np.allclose(_binary_loss(params, *counted)[1], slow, rtol=1e-3, atol=1e-2)
+
+def test_the_likelihood_item_by_item():
+    probs,labels,_ = made_sigmoid(n_items=200)
+    total = 0.
+    for p,y in zip(probs.ravel(), labels.ravel()):
+        q = 1/(1+np.exp(-np.log(p/(1-p))/2 - .3))
+        reported = .8*q + .1*(1-q)
+        total -= np.log(reported if y else 1-reported)
+    got = _binary_loss((.2, .1, np.log(2), .3), *_counted(probs.ravel(), labels.ravel()))[0]
+    assert got == pytest.approx(total, rel=1e-3) # logits are rounded
+
+@pytest.mark.parametrize('labels', [np.zeros((300, 2), int), np.random.default_rng(0).integers(0, 2, (300, 2))],
+                         ids=['no ones', 'predictions all equal'])
+def test_rates_that_cannot_be_told(labels):
+    with pytest.warns(UserWarning, match='cannot tell which are wrong'):
+        noise = fit_noise(np.full((300, 2), .3), labels, sigmoid=True)
+    assert noise.is_blind and np.isfinite(noise.T).all()
+
+def test_a_label_that_is_always_unknown_has_the_pooled_rates():
+    probs,labels,_ = made_sigmoid((.3,)*3, (0.,)*3)
+    labels = labels.astype(float)
+    labels[:, 1] = np.nan
+    pooled = fit_noise(probs, labels, sigmoid=True).T[0]
+    assert np.allclose(fit_noise(probs, labels, by_class=True, sigmoid=True).T[1], pooled, atol=1e-3)
 
 def test_pooled_rates_and_unknown_labels():
     probs,labels,wrong = made_sigmoid((.2,)*3, (0.,)*3)
@@ -267,7 +313,7 @@ def test_items_that_do_not_count():
 
 def test_a_thousand_classes_need_no_more_memory_than_the_predictions():
     rng = np.random.default_rng(0)
-    n,n_items = 1000,3000
+    n,n_items = 1000,1500
     labels = rng.integers(0, n, n_items)
     z = rng.normal(size=(n_items, n))
     z[np.arange(n_items), labels] += 8
@@ -322,22 +368,24 @@ def test_an_item_of_a_rare_class_that_stands_out_is_not_named():
 # Refused
 
 ok,y = np.full((4, 3), 1/3),np.array([0, 1, 2, 0])
+
 @pytest.mark.parametrize('probs,labels,kwargs,message', [
-    (ok, np.full((4, 3), 1/3), {}, r"labels have shape \(4, 3\).*Votes are not labels"),
-    (ok, y.astype(float), {}, r'dtype float64: expected one class index'),
-    (ok, y[:3], {}, r'labels have shape \(3,\).*the 4 items'),
-    (ok, y+1, {}, 'labels have the value 3: expected 0 to 2'),
-    (ok, y-1, {}, 'labels have the value -1: expected 0 to 2, or ignore_index=-100'),
-    (ok[:, 0], y, {}, r'probs have shape \(4,\): expected \(items, N\)'),
-    (ok[:0], y[:0], {}, r'probs have shape \(0, 3\).*at least one item'),
-    (np.ones((4, 1)), y*0, {}, 'probs are of 1 class: expected at least 2'),
-    (ok*np.nan, y, {}, r'outside \[0, 1\], or NaN'),
-    (ok-1, y, {}, r'outside \[0, 1\]'),
-    (ok*2, y, {}, 'rows that do not sum to 1'),
-    (ok, np.full(4, -100), {}, 'no label counts'),
-    (ok, y, dict(sigmoid=True), r'labels have shape \(4,\) and probs \(4, 3\): expected one label for each'),
-    (ok, ok, dict(sigmoid=True), r'labels have the value 0\.33.*expected 0, 1, or NaN'),
-    (ok, np.full((4, 3), np.nan), dict(sigmoid=True), 'no label counts')])
+    param(ok, np.full((4, 3), 1/3), {}, r"labels have shape \(4, 3\).*Votes are not labels", id='votes'),
+    param(ok, y.astype(float), {}, r'dtype float64: expected one class index', id='floats'),
+    param(ok, y[:3], {}, r'labels have shape \(3,\).*the 4 items', id='too few labels'),
+    param(ok, y+1, {}, 'labels have the value 3: expected 0 to 2', id='label too large'),
+    param(ok, y-1, {}, 'labels have the value -1: expected 0 to 2, or ignore_index=-100', id='label below 0'),
+    param(ok[:, 0], y, {}, r'probs have shape \(4,\): expected \(items, N\)', id='a vector'),
+    param(ok[:0], y[:0], {}, r'probs have shape \(0, 3\).*at least one item', id='no items'),
+    param(np.ones((4, 1)), y*0, {}, 'probs are of 1 class: expected at least 2', id='one class'),
+    param(ok*np.nan, y, {}, r'outside \[0, 1\], or NaN', id='nan'),
+    param(ok-1, y, {}, r'outside \[0, 1\]', id='below 0'),
+    param(ok*2, y, {}, 'rows that do not sum to 1', id='sum'),
+    param(ok, np.full(4, -100), {}, 'no label counts', id='all ignored'),
+    param(ok, y, dict(sigmoid=True), r'labels have shape \(4,\) and probs \(4, 3\): expected one label for each',
+          id='sigmoid, one label'),
+    param(ok, ok, dict(sigmoid=True), r'labels have the value 0\.33.*expected 0, 1, or NaN', id='sigmoid, shares'),
+    param(ok, np.full((4, 3), np.nan), dict(sigmoid=True), 'no label counts', id='sigmoid, all ignored')])
 def test_refused(probs, labels, kwargs, message):
     with pytest.raises(ValueError, match=message): fit_noise(probs, labels, **kwargs)
     if not kwargs:

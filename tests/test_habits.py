@@ -1,4 +1,4 @@
-"What CONTRIBUTING.md, the workflows and CITATION.cff say is so"
+"What CONTRIBUTING.md, the workflows and CITATION.cff say is true"
 import os, re, shutil, sys
 from configparser import ConfigParser
 from pathlib import Path
@@ -19,7 +19,7 @@ def blocks(heading):
     return re.findall(r'^```(\w+)\n(.*?)\n```$', section, re.M | re.S)
 
 @pytest.mark.slow
-def test_a_smoother_in_ten_minutes(tmp_path):
+def test_the_smoother_in_ten_minutes_works(tmp_path):
     "Step by step, in a copy"
     *cells,(_,line),(_,entry),(_,commands) = blocks('A smoother in ten minutes')
     for o in ('nbs', 'fastai_labelsmooth', 'tests'):
@@ -31,7 +31,8 @@ def test_a_smoother_in_ten_minutes(tmp_path):
     tests = tmp_path/'tests/test_smoothers.py'
     tests.write_text(tests.read_text().replace('\nsmoothers = dict(\n', f'\nsmoothers = dict(\n{entry}\n'))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
-    out = run_process(['sh', '-e', '-c', commands], 300, cwd=tmp_path, env={**os.environ, 'PATH': path, 'PYTHONPATH': str(tmp_path)})
+    env = {**os.environ, 'PATH': path, 'PYTHONPATH': str(tmp_path)}
+    out = run_process(['sh', '-e', '-c', commands], 300, cwd=tmp_path, env=env)
     assert re.search(r'\d\d passed', out), out
 
 def test_commands_are_there():
@@ -66,5 +67,5 @@ def test_git_knows_notebooks():
     assert '*.ipynb merge=jupyternotebook' in (root/'.gitattributes').read_text().splitlines()
 
 def test_a_test_has_the_same_name_in_every_process(request):
-    "An address in it would be another one"
+    "No name holds an address, which differs from process to process"
     assert not [o.nodeid for o in request.session.items if ' at 0x' in o.nodeid]

@@ -1,4 +1,4 @@
-"Calibration errors and distances of plain tensors, and as fastai metrics, each beside an independent one"
+"Calibration errors and distances of plain tensors, and as fastai metrics, each against an independent one"
 import sklearn.metrics as skm, torchmetrics.functional.classification as tm
 import pytest
 from fastai.basics import *
@@ -15,7 +15,8 @@ def test_bins_by_hand():
     assert bins.count[0].tolist() == [2, 1, 1, 1] and bins.hit[0].tolist() == [1, 1, 0, 1]
     assert bins.conf[0].tolist() == pytest.approx([.25, .5, .5001, 1.])
     assert calibration_error(bins).item() == pytest.approx((.75+.5+.5001+0)/5)
-    assert adaptive_calibration_error(p[:4, 0], torch.tensor([0, 1, 1, 1]), 2) == pytest.approx((abs(.25-1)+abs(1.0001-2))/4)
+    adaptive = adaptive_calibration_error(p[:4, 0], torch.tensor([0, 1, 1, 1]), 2)
+    assert adaptive == pytest.approx((abs(.25-1)+abs(1.0001-2))/4)
     twice = bins+bins
     assert twice.count[0].tolist() == [4, 2, 2, 2] and calibration_error(twice).equal(calibration_error(bins))
 
@@ -28,14 +29,16 @@ def test_metrics(eps):
     probs,y = learn.get_preds()
     assert learn.recorder.metric_names[3:5] == ['ece', 'brier_score']
     assert got[0] == pytest.approx(tm.multiclass_calibration_error(probs, y, 10, n_bins=15).item(), rel=1e-4)
-    assert got[1] == pytest.approx(skm.brier_score_loss(y, probs.double().numpy(), labels=range(10), scale_by_half=False), rel=1e-4)
+    brier = skm.brier_score_loss(y, probs.double().numpy(), labels=range(10), scale_by_half=False)
+    assert got[1] == pytest.approx(brier, rel=1e-4)
 
 def test_metrics_of_segmentation():
     z,y = seg_data()
     learn = learner(z, y, CrossEntropyLossFlat(axis=1, ignore_index=255), bs=2)
     learn.metrics = L(ECE(axis=1, n_bins=7, ignore_index=255), BrierScore(axis=1, ignore_index=255))
     _,ece,brier = learn.validate()
-    assert ece == pytest.approx(tm.multiclass_calibration_error(z.softmax(1), y, 4, n_bins=7, ignore_index=255).item(), rel=1e-4)
+    want = tm.multiclass_calibration_error(z.softmax(1), y, 4, n_bins=7, ignore_index=255).item()
+    assert ece == pytest.approx(want, rel=1e-4)
     keep = y.flatten() != 255
     p = z.softmax(1).movedim(1, -1).reshape(-1, 4)[keep]
     assert brier == pytest.approx((p-F.one_hot(y.flatten()[keep], 4)).pow(2).sum(1).mean().item(), rel=1e-4)
@@ -69,7 +72,8 @@ def test_metrics_of_a_sigmoid_loss(loss):
     learn.metrics = L(ECE(), BrierScore())
     _,ece,brier = learn.validate()
     p = z.double().sigmoid()
-    assert ece == pytest.approx(tm.binary_calibration_error(p.flatten(), y.flatten().long(), n_bins=15).item(), rel=1e-4)
+    want = tm.binary_calibration_error(p.flatten(), y.flatten().long(), n_bins=15).item()
+    assert ece == pytest.approx(want, rel=1e-4)
     assert brier == pytest.approx(skm.brier_score_loss(y.flatten(), p.flatten()), rel=1e-5)
 
 def test_metrics_ask_the_loss_for_the_axis_and_what_to_ignore():

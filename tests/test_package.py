@@ -18,11 +18,12 @@ def ini():
 
 @pytest.fixture(scope='module')
 def dist(tmp_path_factory):
-    "The sdist and the wheel made of it, from a copy of the files alone: an egg-info of earlier builds would add what they had"
+    "The sdist and the wheel made of it, from a copy of the files alone, as earlier builds leave an egg-info"
     src = tmp_path_factory.mktemp('src')
     for o in root.iterdir():
         if o.is_file(): shutil.copy(o, src)
-    for o in ('fastai_labelsmooth', 'tests'): shutil.copytree(root/o, src/o, ignore=shutil.ignore_patterns('__pycache__'))
+    caches = shutil.ignore_patterns('__pycache__')
+    for o in ('fastai_labelsmooth', 'tests'): shutil.copytree(root/o, src/o, ignore=caches)
     run_process([sys.executable, '-m', 'build', '--no-isolation', '-o', src/'dist', src], timeout=300, cwd=src)
     return next(src.glob('dist/*.tar.gz')),next(src.glob('dist/*.whl'))
 
@@ -32,7 +33,8 @@ def elsewhere(dist, tmp_path_factory):
     env = tmp_path_factory.mktemp('elsewhere')
     venv.create(env)
     here,there = (sysconfig.get_path('purelib', vars=dict(base=o)) for o in (sys.prefix, str(env)))
-    (Path(there)/'here.pth').write_text(here) # what a .pth adds is not searched for other .pth, as an editable install is one
+    # what a .pth adds is not searched for other .pth files, and an editable install is one
+    (Path(there)/'here.pth').write_text(here)
     with pytest.raises(AssertionError, match='No module named .fastai_labelsmooth'):
         run_process([env/python, '-I', '-c', 'import fastai_labelsmooth'], timeout=60, cwd=env)
     pip = [env/python, '-I', '-m', 'pip', 'install', '--no-index'] # what the wheel requires is there, or this fails
@@ -46,8 +48,10 @@ def test_sdist_and_wheel_hold_every_module(dist):
     with tarfile.open(dist[0]) as f: sdist = [o.split('/', 1)[1] for o in f.getnames() if '/' in o]
     wheel = ZipFile(dist[1]).namelist()
     assert modules(sdist) == modules(wheel) == want
-    assert {'settings.ini', 'LICENSE', 'README.md', 'CHANGELOG.md'} < set(sdist) and not [o for o in sdist if o.startswith('tests')]
-    assert {o.split('/')[0] for o in wheel} == {'fastai_labelsmooth', Path(dist[1]).name.rsplit('-', 3)[0]+'.dist-info'}
+    assert {'settings.ini', 'LICENSE', 'README.md', 'CHANGELOG.md'} < set(sdist)
+    assert not [o for o in sdist if o.startswith('tests')]
+    info = Path(dist[1]).name.rsplit('-', 3)[0]+'.dist-info'
+    assert {o.split('/')[0] for o in wheel} == {'fastai_labelsmooth', info}
 
 script = """
 from fastai.basics import *
@@ -81,8 +85,9 @@ def test_links_lead_from_an_index_to_the_repository(metadata, ini):
     assert len(before) == len(after)
     for (_,was,html),(image,to,_) in zip(before, after):
         assert not html or html.startswith('https://'), f'{html}: a relative link in HTML'
+        kind,file = 'raw' if image else 'blob','README.md' if was.startswith('#') else ''
         if was.startswith('http'): assert to == was
-        elif was: assert to == f"{ini['git_url']}/{'raw' if image else 'blob'}/{ini['branch']}/{'README.md' if was[0] == '#' else ''}{was}"
+        elif was: assert to == f"{ini['git_url']}/{kind}/{ini['branch']}/{file}{was}"
     whole = r'https://github.com/[^)]*?/(?:blob|raw)/\w+/(?:README.md(?=#))?'
     assert re.sub(whole, '', shown).strip() == readme.strip() # nothing else is changed
 
@@ -96,7 +101,8 @@ def test_links_lead_somewhere():
 
 def test_urls_and_classifiers(metadata):
     urls = dict(o.split(', ') for o in metadata.get_all('Project-URL'))
-    assert urls.keys() == {'Repository', 'Documentation', 'Issues', 'Changelog'} and all(o.startswith('https://') for o in urls.values())
+    assert urls.keys() == {'Repository', 'Documentation', 'Issues', 'Changelog'}
+    assert all(o.startswith('https://') for o in urls.values())
     pythons = [o.rsplit(' ', 1)[1] for o in metadata.get_all('Classifier') if re.search(r':: 3\.\d+$', o)]
     assert metadata['Requires-Python'] == f'>={pythons[0]}'
 

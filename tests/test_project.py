@@ -25,10 +25,15 @@ def test_metadata_is_settings_ini(ini):
     assert m['Requires-Python'] == '>='+ini['min_python']
     assert version('fastai_labelsmooth') == fastai_labelsmooth.__version__
 
-@pytest.mark.parametrize('key,extra', [('requirements', None), ('dev_requirements', 'dev'), ('bench_requirements', 'bench'),
-                                       ('docs_requirements', 'docs')])
-def test_requirements_are_settings_ini(ini, key, extra):
-    names = [r.split(';')[0].strip() for r in requires('fastai_labelsmooth') if (f'extra == "{extra}"' in r if extra else 'extra' not in r)]
+@pytest.mark.parametrize('key,marker', [
+    ('requirements', None),
+    ('dev_requirements', 'extra == "dev"'),
+    ('bench_requirements', 'extra == "bench"'),
+    ('docs_requirements', 'extra == "docs"'),
+    ('widgets_requirements', 'extra == "widgets"')])
+def test_requirements_are_settings_ini(ini, key, marker):
+    of_key = [r for r in requires('fastai_labelsmooth') if (marker in r if marker else 'extra' not in r)]
+    names = [r.split(';')[0].strip() for r in of_key]
     assert sorted(names) == sorted(o.split(';')[0] for o in ini[key].split())
 
 def test_nbdev_entry_point():
@@ -36,12 +41,15 @@ def test_nbdev_entry_point():
     assert ep.load()['settings']['lib_path'] == 'fastai_labelsmooth'
 
 def test_export_changes_nothing(tmp_path):
-    for o in ('nbs', 'fastai_labelsmooth'): shutil.copytree(root/o, tmp_path/o, ignore=shutil.ignore_patterns('__pycache__'))
+    caches = shutil.ignore_patterns('__pycache__')
+    for o in ('nbs', 'fastai_labelsmooth'): shutil.copytree(root/o, tmp_path/o, ignore=caches)
     for o in ('pyproject.toml', 'settings.ini'): shutil.copy(root/o, tmp_path)
     run_process([Path(sys.executable).parent/'nbdev-export'], 120, cwd=tmp_path)
     modules = sorted(p.relative_to(root) for p in (root/'fastai_labelsmooth').rglob('*.py'))
     assert sorted(p.relative_to(tmp_path) for p in (tmp_path/'fastai_labelsmooth').rglob('*.py')) == modules
-    for o in modules: assert (tmp_path/o).read_text() == (root/o).read_text(), f"{o} is not what its notebook exports: run nbdev-export"
+    for o in modules:
+        exported,here = ((folder/o).read_text() for folder in (tmp_path, root))
+        assert exported == here, f"{o} is not what its notebook exports: run nbdev-export"
     assert (tmp_path/'nbs/llms.txt').read_text() == (root/'nbs/llms.txt').read_text(), "run nbdev-export"
 
 def test_notebooks_are_clean(tmp_path):

@@ -10,8 +10,8 @@ from helpers import run_process
 
 pytest.importorskip('zensical', reason="Zensical needs Python 3.11")
 root = Path(__file__).parent.parent
-guide = {'cells': [{'cell_type': 'markdown', 'id': 'a', 'metadata': {}, 'source': '# A new guide\n\n> Not in the sidebar yet'}],
-         'metadata': {}, 'nbformat': 4, 'nbformat_minor': 5}
+cell = {'cell_type': 'markdown', 'id': 'a', 'metadata': {}, 'source': '# A new guide\n\n> Not in the sidebar yet'}
+guide = {'cells': [cell], 'metadata': {}, 'nbformat': 4, 'nbformat_minor': 5}
 
 @pytest.fixture(scope='module')
 def built(tmp_path_factory):
@@ -23,7 +23,8 @@ def built(tmp_path_factory):
     (path/'nbs/guides').mkdir(exist_ok=True)
     (path/'nbs/guides/zz_new.ipynb').write_text(json.dumps(guide))
     env = {**os.environ, 'PYTHONPATH': str(path), 'OMP_NUM_THREADS': '1'}
-    printed = re.sub(r'\x1b\[[\d;]*m', '', run_process([sys.executable, 'nbs/_site.py'], 300, cwd=path, env=env)) # without colours
+    printed = run_process([sys.executable, 'nbs/_site.py'], 300, cwd=path, env=env)
+    printed = re.sub(r'\x1b\[[\d;]*m', '', printed) # without colours
     assert 'No issues found' in printed and 'warning' not in printed.lower(), printed
     return path
 
@@ -48,7 +49,9 @@ class Page(HTMLParser):
 def pages(site): return {p.relative_to(site).as_posix(): Page(p) for p in site.rglob('*.html')}
 
 def notebooks(path):
-    return [p.relative_to(path) for p in sorted(path.rglob('*.ipynb')) if not re.search(r'(^|/)[_.]', p.relative_to(path).as_posix())]
+    "The notebooks that become pages: none of a name that begins with _ or ."
+    found = [p.relative_to(path) for p in sorted(path.rglob('*.ipynb'))]
+    return [p for p in found if not re.search(r'(^|/)[_.]', p.as_posix())]
 
 def html_of(notebook): return notebook.with_name(re.sub(r'^\d+_', '', notebook.stem)+'.html').as_posix()
 
@@ -85,7 +88,8 @@ def test_every_public_name_has_an_entry(pages):
         assert anchor in pages[page].ids, loc
 
 def test_entries_are_for_readers(pages):
-    for k,p in pages.items(): assert not [o for o in p.ids if '__' in (o or '')[2:]], f'{k} has an entry for a dunder method'
+    for k,p in pages.items():
+        assert not [o for o in p.ids if '__' in (o or '')[2:]], f'{k} has an entry for a dunder method'
 
 def test_nothing_comes_from_elsewhere(site, pages):
     for k,p in pages.items():
@@ -105,7 +109,8 @@ def test_what_pages_and_llms_txt_refer_to_is_there(site, pages):
 
 def test_llms_txt_says_what_each_page_is_about(site, built):
     text = (site/'llms.txt').read_text(encoding='utf-8')
-    assert text.startswith('# fastai_labelsmooth\n\n> Label smoothing for fastai') and 'One callback serves any classifier' in text
+    assert text.startswith('# fastai_labelsmooth\n\n> Label smoothing for fastai')
+    assert 'One callback serves any classifier' in text
     for o in notebooks(built/'nbs'): assert f"({html_of(o).replace('.html', '.md')}): " in text, o
 
 # In a browser
@@ -115,11 +120,13 @@ def browser(tmp_path_factory):
     webdriver = pytest.importorskip('selenium.webdriver')
     chromium = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
     driver = shutil.which('chromedriver')
-    if not chromium or not driver: pytest.skip("needs Chromium and its chromedriver (on Debian: chromium, chromium-driver)")
+    if not chromium or not driver:
+        pytest.skip("needs Chromium and its chromedriver (on Debian: chromium, chromium-driver)")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for o in ('headless', 'no-sandbox', 'disable-gpu', 'no-first-run', 'disable-background-networking', 'disable-component-update',
-              'disable-sync', f"user-data-dir={tmp_path_factory.mktemp('chromium')}"): options.add_argument(f'--{o}')
+    for o in ('headless', 'no-sandbox', 'disable-gpu', 'no-first-run', 'disable-background-networking', 'disable-sync',
+              'disable-component-update', f"user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(f'--{o}')
     options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
     res = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     res.set_page_load_timeout(60)
@@ -140,7 +147,8 @@ return [root.scrollWidth - root.clientWidth, performance.getEntriesByType('resou
 
 @pytest.mark.parametrize('width', [400, 1300])
 def test_pages_fit_the_screen_without_errors(browser, url, pages, width):
-    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(width=width, height=900, deviceScaleFactor=1, mobile=False))
+    screen = dict(width=width, height=900, deviceScaleFactor=1, mobile=False)
+    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', screen)
     wrong = []
     for page in sorted(pages):
         try: browser.get(url+page)

@@ -1,5 +1,6 @@
-"""The contract of every smoother. A new one joins by a line in `smoothers`, and is then asked all of this"""
+"The contract that every smoother keeps: a new one joins by a line in `smoothers`, and is then asked all of this"
 import pickle
+from copy import deepcopy
 from typing import Callable, NamedTuple
 import pytest, torch
 from torch.testing import assert_close
@@ -7,8 +8,7 @@ from fastai.vision.all import *
 from fastai_labelsmooth.all import *
 from fastai_labelsmooth.smoothers.core import FromFunction
 from fastai_labelsmooth.targets import check_soft
-from copy import deepcopy
-from helpers import digits_dls, digits_learner, quiet, weights
+from helpers import digits, digits_learner, items_dls, quiet, weights
 
 n = 5
 
@@ -55,9 +55,11 @@ class FirstValues(nn.Module):
         super().__init__()
         self.task,self.drop = task,nn.Dropout(.9)
     def forward(self, x):
-        if x.shape[1:] == (1, 8, 8) and self.task.n == 10: x = x.flatten(1) # digits as pictures
-        x = x.narrow(self.task.axis, 0, self.task.n) if x.shape[self.task.axis] >= self.task.n else x.sum(self.task.axis, keepdim=True)
-        return self.drop(x*torch.linspace(-1, 1, self.task.n).view([-1 if d == self.task.axis else 1 for d in range(x.ndim)]))
+        n,axis = self.task.n,self.task.axis
+        if x.shape[1:] == (1, 8, 8) and n == 10: x = x.flatten(1) # digits as pictures
+        x = x.narrow(axis, 0, n) if x.shape[axis] >= n else x.sum(axis, keepdim=True)
+        slopes = torch.linspace(-1, 1, n).view([-1 if d == axis else 1 for d in range(x.ndim)])
+        return self.drop(x*slopes)
 
 def learned(task):
     "An Online that has seen an epoch, in which class 1 was never right"
@@ -84,14 +86,16 @@ smoothers = dict(
     spatial_wide=Entry(lambda task: Spatial(5, 2.), space | {'sigmoid_mask'}, .5),
     maxsup=Entry(lambda task: MaxSup(), softmax, penalty=lambda z, a: z.max(a).values-z.mean(a)),
     margin=Entry(lambda task: Margin(.5), softmax, penalty=lambda z, a: (z.amax(a, True)-z-.5).clamp(min=0).sum(a)),
-    confidence=Entry(lambda task: ConfidencePenalty(), softmax, penalty=lambda z, a: -torch.special.entr(z.softmax(a)).sum(a)),
+    confidence=Entry(lambda task: ConfidencePenalty(), softmax,
+                     penalty=lambda z, a: -torch.special.entr(z.softmax(a)).sum(a)),
     exact=Entry(lambda task: Uniform('exact'), everything),
     paper=Entry(lambda task: Uniform('paper'), everything, .3),
     forward=Entry(lambda task: Forward(), everything, .2, likelihood=True), # its loss: test_forward.py
     function=Entry(lambda task: FromFunction(halfway), everything))
 
 each_smoother = pytest.mark.parametrize('name', smoothers)
-served = pytest.mark.parametrize('name,where', [(k, o) for k,entry in smoothers.items() for o in situations if o in entry.serves])
+served = pytest.mark.parametrize(
+    'name,where', [(k, o) for k,entry in smoothers.items() for o in situations if o in entry.serves])
 
 def hard_targets(task, shape):
     "Class indices of all classes, the first of each item ignored"
@@ -165,7 +169,7 @@ def test_the_target_has_no_gradient(name, where):
     assert not soft.requires_grad and not dense(soft).requires_grad
 
 @served
-def test_dtypes_and_orders_of_the_batch(name, where):
+def test_half_precision_and_another_order_give_the_same(name, where):
     "Half precision of the prediction is no trouble, nor is the order of the items"
     mode,targ,batch = asked(name, where)
     soft = dense(mode(targ, batch)).float()
@@ -204,7 +208,7 @@ def test_class_weights_weigh_by_the_label(name, where):
             super().__init__()
             self.z = nn.Parameter(batch.pred.clone())
         def forward(self, x): return self.z
-    dls = DataLoaders.from_dsets(*[list(zip(x, targ))]*2, bs=n, shuffle=False, num_workers=0, device='cpu')
+    dls = items_dls(list(zip(x, targ)), bs=n)
     each = []
     class Look(Callback):
         order,run_valid = LabelSmooth.order+1,False
@@ -222,7 +226,7 @@ def test_class_weights_weigh_by_the_label(name, where):
     assert train.want == pytest.approx(((each[0]*w).sum()/w.sum()).item(), rel=1e-4)
 
 @served
-def test_an_integer_target_of_any_width(name, where):
+def test_integer_targets_of_any_width_give_the_same(name, where):
     mode,targ,batch = asked(name, where)
     if targ.is_floating_point(): return
     want = dense(mode(targ, batch))
@@ -242,14 +246,16 @@ def test_what_it_does_not_serve_it_refuses(name):
             with pytest.raises(ValueError, match='expected'): mode(targ, batch)
 
 @each_smoother
-@pytest.mark.parametrize('eps,error', [(1., ValueError), (-.1, ValueError), ('.1', TypeError), (float('nan'), ValueError)])
+@pytest.mark.parametrize('eps,error', [
+    (1., ValueError),
+    (-.1, ValueError),
+    ('.1', TypeError),
+    (float('nan'), ValueError)])
 def test_eps_is_checked_when_it_is_given(name, eps, error):
     entry = smoothers[name]
     with pytest.raises(error, match='eps='): LabelSmooth(eps, entry.make(Task(n)))
 
 # In a Learner
-
-def digits(): return list(digits_dls().train_ds)
 
 class Shapes(nn.Module):
     "A class for each pixel of a digit: background, ink or between"
@@ -259,25 +265,27 @@ class Shapes(nn.Module):
     def forward(self, x): return self.conv(x)
 
 def pixels(n_items=48):
-    items = [x.view(1, 8, 8) for x,_ in digits()[:n_items]]
+    "Digits as pictures, with a class for each pixel"
+    items = [x.view(1, 8, 8) for x,_ in digits(n_items)]
     return [(x, (x[0] > .3).long()+(x[0] > .7).long()) for x in items]
 
 class Items(list):
     "A dataset that an export can leave empty"
     def new_empty(self): return Items()
 
-def loaders(train, valid):
-    return DataLoaders.from_dsets(Items(train), Items(valid), bs=16, num_workers=0, device='cpu')
+def loaders(train, valid): return items_dls(Items(train), Items(valid), shuffle=True)
 
 def learner(name, cbs=None, mode=None, plain=False, **kwargs):
     "A small quiet Learner of a task that the smoother serves, and its task"
     entry = smoothers[name]
     set_seed(0) # a DataLoader draws its order from now on
     if 'labels' in entry.serves:
-        dls,model,loss,task = loaders(digits()[:96], digits()[96:128]),nn.Linear(64, 10),CrossEntropyLossFlat(),Task(10, 1, -100, False)
+        items = digits(128)
+        dls,model = loaders(items[:96], items[96:]),nn.Linear(64, 10)
+        loss,task = CrossEntropyLossFlat(),Task(10, 1, -100, False)
     else:
-        dls = loaders(pixels(), pixels(16))
-        model,loss,task = Shapes(),CrossEntropyLossFlat(axis=1),Task(3, 1, -100, False)
+        dls,model = loaders(pixels(), pixels(16)),Shapes()
+        loss,task = CrossEntropyLossFlat(axis=1),Task(3, 1, -100, False)
     for p in model.parameters(): p.data.uniform_(-.1, .1)
     if plain: loss = soft_loss(loss)
     else: cbs = L(LabelSmooth(entry.eps, mode or entry.make(task)))+L(cbs)
@@ -310,7 +318,7 @@ def test_it_goes_through_export(name, tmp_path):
 
 @each_smoother
 @pytest.mark.parametrize('mixer', [MixUp, CutMix])
-def test_beside_a_mixer_it_is_the_loss_of_the_mixed_target(name, mixer):
+def test_with_a_mixer_it_is_the_loss_of_the_mixed_target(name, mixer):
     entry,seen,mix = smoothers[name],[],mixer()
     class Look(Callback):
         run_valid,order = False,LabelSmooth.order-1

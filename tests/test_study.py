@@ -2,6 +2,7 @@
 import sys
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
+from pytest import param
 from scipy import stats
 from scipy.special import softmax
 from sklearn.metrics import brier_score_loss, log_loss
@@ -12,7 +13,8 @@ sys.path.insert(0, str(root))
 from fastai.basics import CrossEntropyLossFlat, DataLoader, DataLoaders, Learner
 from fastai_labelsmooth.callback import LabelSmooth
 from fastai_labelsmooth.smoothers.forward import Forward
-from study import arms, claims, data, measures, plan, run, stack
+from fastai_labelsmooth.wrong_labels.noise import fit_noise, named_wrong
+from study import arms, claims, data, measures, plan, run, stack, tables
 from study import statistics as st
 
 seeds = 1, 2, 3
@@ -73,7 +75,10 @@ def _alone(w, k, fit, cbs):
     learn.fit_one_cycle(1, fit.lr)
     return [model[0].weight.T, model[0].bias, model[2].weight.T, model[2].bias]
 
-@pytest.mark.parametrize('smooth', [lambda: None, lambda: LabelSmooth(.2), lambda: LabelSmooth(.2, 'forward')])
+@pytest.mark.parametrize('smooth', [
+    param(lambda: None, id='hard'),
+    param(lambda: LabelSmooth(.2), id='exact'),
+    param(lambda: LabelSmooth(.2, 'forward'), id='forward')])
 def test_a_seed_trained_in_the_stack_equals_one_trained_alone(smooth):
     w = data.world('wine', 'symmetric 20', seeds)
     model,_ = stack.train(w.data.x, 3, w.seeds, list(w.train), w.labels, fit, smooth())
@@ -157,6 +162,80 @@ def test_eps_find_takes_each_seed_s_most_likely_eps(cell):
         assert res.eps[k] == best
         np.testing.assert_array_equal(res.test[:, k], tried[best].test[:, k])
 
+def test_forward_one_trains_each_network_with_the_eps_of_its_own_validation_labels(cell):
+    first,res = arms.hard(cell),arms.softmax_arms['forward one'](cell)
+    labels = cell.labels(cell.world.valid)
+    for k in range(3):
+        eps = fit_noise(softmax(first.valid[:, k], 1), labels[:, k]).share
+        assert res.eps[k] == pytest.approx(eps)
+        torch.testing.assert_close(res.weights[k], cell.train('forward', eps).weights[k], rtol=1e-3, atol=1e-4)
+    assert len(set(res.eps)) == 3
+
+@pytest.mark.parametrize('arm', ['forward valid T', 'forward oof T'])
+def test_forward_takes_the_matrix_of_the_library_s_noise_model(cell, arm):
+    w,res = cell.world,arms.softmax_arms[arm](cell)
+    if arm == 'forward valid T': p,labels = softmax(arms.hard(cell).valid, -1).transpose(1, 0, 2),cell.labels(w.valid).T
+    else: p,labels = arms.hard_folds(cell)[0],[o[items] for o,items in zip(w.labels, w.train)]
+    for k in range(3):
+        T = fit_noise(p[k], labels[k], by_class=True).T
+        np.testing.assert_allclose(res.T[k], T)
+        torch.testing.assert_close(res.weights[k], cell.train(Forward(T)).weights[k], rtol=1e-3, atol=1e-4)
+
+def test_a_matrix_that_the_library_refuses_is_counted(cell):
+    right,wrong = data.symmetric(3, .2),np.array([[.4, .6, 0], [.1, .9, 0], [0, 0, 1]])
+    with pytest.raises(ValueError): Forward(wrong)
+    assert list(arms.matrix(cell, np.stack([right, wrong, right])).extra['refused']) == [False, True, False]
+
+def _spy(monkeypatch, cell):
+    "The items and labels of the next training"
+    seen = {}
+    def train(targets=None, items=None):
+        seen.update(targets=targets, items=items)
+        return arms.hard(cell)
+    monkeypatch.setattr(cell, 'train', train)
+    return seen
+
+@pytest.mark.parametrize('arm', ['issues even', 'issues by class', 'issues even relabelled'])
+def test_fitted_issues_are_those_of_the_library_from_five_hard_models(cell, arm, monkeypatch):
+    w,p = cell.world,arms.hard_folds(cell)[0]
+    arms.hard(cell)
+    seen = _spy(monkeypatch, cell)
+    extra = arms.softmax_arms[arm](cell).extra
+    for k in range(3):
+        items = w.train[k]
+        labels,y = w.labels[k][items],w.data.y[items]
+        noise = fit_noise(p[k], labels, arm == 'issues by class')
+        named = named_wrong(noise.prob_wrong(p[k], labels), p[k], labels)
+        assert 0 < named.sum() < len(named)
+        hits = (named & (labels != y)).sum()
+        expected = dict(precision=hits/named.sum(), recall=hits/(labels != y).sum(), removed=named.mean())
+        assert {o: v[k] for o,v in extra.items()} == pytest.approx(expected)
+        if arm != 'issues even relabelled':
+            assert list(seen['items'][k]) == list(items[~named]) and seen['targets'] is None
+            continue
+        new = seen['targets'][k][items]
+        assert seen['items'] is None and (new[~named] == labels[~named]).all()
+        # wrong evenly: the likeliest other class is the one with the highest probability
+        others = np.where(np.eye(3, dtype=bool)[labels], -1, p[k])
+        assert list(new[named]) == list(others.argmax(1)[named])
+        kept = np.setdiff1d(np.arange(len(w.data.y)), items)
+        assert (seen['targets'][k][kept] == w.labels[k][kept]).all()
+
+def test_issues_and_cleanlab_judge_the_same_predictions(cell, monkeypatch):
+    pytest.importorskip('cleanlab')
+    own = arms.Cell(cell.world, fit)
+    own.done['hard folds'] = arms.hard_folds(cell)
+    def no(*args, **kwargs): raise AssertionError('five models more')
+    monkeypatch.setattr(arms, 'out_of_fold', no)
+    for arm in 'issues even', 'issues by class', 'forward oof T', 'cleanlab prune': arms.softmax_arms[arm](own)
+
+def test_likely_class_is_the_most_probable_other_one():
+    noise = fit_noise(softmax(np.random.default_rng(0).normal(size=(60, 3))*3, 1), np.arange(60) % 3, by_class=True)
+    p,labels = np.array([[.5, .3, .2], [.1, .2, .7], [.05, .5, .45]]),np.array([0, 2, 1])
+    q = noise.clean(p)
+    expected = [max({0, 1, 2}-{y}, key=lambda k: q[i, k]*noise.T[k, y]) for i,y in enumerate(labels)]
+    assert list(arms.likely_class(noise, p, labels)) == expected
+
 def test_labels_scored_one_by_one_keep_their_order():
     pytest.importorskip('river', reason='river, which brings these data, needs Python 3.11')
     w = data.world('yeast', 'none', (1, 2))
@@ -213,7 +292,7 @@ def test_table_has_its_columns_and_a_row_for_each_arm_and_seed(table):
 def test_a_rerun_of_a_row_gives_the_same_numbers(table, monkeypatch):
     monkeypatch.setitem(plan.fits, ('wine', 'short'), fit)
     for arm in 'forward eps_find', 'issues 1 round':
-        again = run.run_cell('wine', 'symmetric 20', 'short', seeds, arm).set_index('seed')
+        again = run.run_cell('wine', 'symmetric 20', 'short', seeds, [arm]).set_index('seed')
         before = table[(table.arm == arm) & (table.noise == 'symmetric 20')].set_index('seed')
         pd.testing.assert_frame_equal(again.drop(columns='seconds'), before.drop(columns='seconds'), check_dtype=False)
 
@@ -229,6 +308,15 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
     run.save(row.reindex(columns=run.columns), tmp_path/'results.csv')
     left,table = run.missing(jobs, tmp_path/'results.csv')
     assert left == jobs[1:] and len(table) == 1 and [o.name for o in tmp_path.iterdir()] == ['results.csv']
+
+def test_named_arms_are_run_in_the_cells_that_lack_them(tmp_path):
+    jobs = [('wine', 'none', 'short', seeds), ('wine', 'none', 'long', seeds)]
+    row = dict(data='wine', noise='none', regime='short', seed=1)
+    table = pd.DataFrame([dict(row, arm='hard'), dict(row, arm='votes')])
+    run.save(table.reindex(columns=run.columns), tmp_path/'t.csv')
+    left,_ = run.missing(jobs, tmp_path/'t.csv', ['hard', 'forward one'])
+    assert left == [(*jobs[0], ['forward one']), (*jobs[1], ['hard', 'forward one'])]
+    assert not run.missing(jobs[:1], tmp_path/'t.csv', ['hard', 'votes'])[0]
 
 def test_plan_is_that_of_the_study():
     cells = {o[:3] for o in plan.plan}
@@ -298,12 +386,33 @@ def test_a_claim_with_a_failed_run_is_not_shown():
     t.loc[t.index[3], 'accuracy'] = np.nan
     assert claims.h4b(claims.Cells(t)).word == 'refuted'
 
+def test_a_claim_is_judged_again_with_the_arms_that_came_later():
+    def cell(**mean): return {'accuracy': (mean['acc'], .001)}
+    t = _made_up(hard=cell(acc=.7), forward_eps_find=cell(acc=.7), exact_eps_find=cell(acc=.7)).assign(noise='none')
+    t['arm'] = t.arm.replace({'forward_eps find': 'forward eps_find', 'exact_eps find': 'exact eps_find'})
+    assert claims.h5(claims.Cells(t)).word == 'held'
+    one = t[t.arm == 'hard'].assign(arm='forward one', accuracy=.5)
+    c = claims.Cells(pd.concat([t, one]))
+    old,new = (f(c) for f in (claims.h5, claims.again[0]))
+    assert old.word == 'held' and (new.name, new.word) == ('H5 again', 'refuted')
+    assert list(new.rows.result) == ['contradicted', 'shown']
+
+def test_arms_that_came_later_change_no_claim_of_before():
+    assert set(claims.later) <= set(arms.softmax_arms) and not set(claims.later) & {*arms.arms, 'votes'}
+    values = {'nll_votes': (1., .1), 'accuracy': (.5, .1), 'nll': (1., .1)}
+    t = _made_up(hard=values, votes=values)
+    t = pd.concat([t.assign(data='snippets'), t[t.arm == 'hard'].assign(data='snippets', arm='forward true eps')])
+    with_later = pd.concat([t, t[t.arm == 'hard'].assign(arm='issues even')])
+    before,after = (claims.h7(claims.Cells(o)).rows for o in (t, with_later))
+    pd.testing.assert_frame_equal(before, after)
+
 @pytest.mark.slow
 def test_all_claims_can_be_judged(table):
     judged = claims.judge(table)
-    assert list(judged) == ['H1', 'H2', 'H3', 'H4a', 'H4b', 'H5', 'H6', 'H7', 'H8', 'H9']
+    again = ['H5 again', 'H6 again', 'H9 again']
+    assert list(judged) == ['H1', 'H2', 'H3', 'H4a', 'H4b', 'H5', 'H6', 'H7', 'H8', 'H9', *again]
     assert judged['H1'].held and judged['H7'].word == 'not tested'
-    assert claims.report(table).count('\n') == 10
+    assert claims.report(table).count('\n') == 13
 
 def test_command_line_is_no_stranger_to_python_s_statistics():
     "The folder has a module of that name, which Python would find first"
@@ -318,8 +427,9 @@ def test_only_names_rows_of_the_plan(monkeypatch, capsys, tmp_path):
     with pytest.raises(SystemExit, match='expected some of'): run.rerun('date=wine', tmp_path/'none.csv')
 
 def test_each_seed_chooses_by_its_own_labels():
-    t = pd.DataFrame([dict(data='d', noise='n', regime='long', arm=arm, seed=seed, valid_accuracy=v, accuracy=a)
-                      for arm,vs,accs in (('hard', (.9, .5), (.1, .2)), ('exact 0.1', (.9, .6), (.3, .4))) for seed,v,a in zip((1, 2), vs, accs)])
+    values = [('hard', 1, .9, .1), ('hard', 2, .5, .2), ('exact 0.1', 1, .9, .3), ('exact 0.1', 2, .6, .4)]
+    t = pd.DataFrame(values, columns=['arm', 'seed', 'valid_accuracy', 'accuracy'])
+    t = t.assign(data='d', noise='n', regime='long')
     c,cell = claims.Cells(t),('d', 'n', 'long')
     chosen = claims.each_by(c, cell, 'exact')
     assert chosen.to_dict() == {1: 'hard', 2: 'exact 0.1'}
@@ -330,3 +440,27 @@ def test_what_refutes_a_claim():
     assert claims.Claim('', '', rows).word == 'refuted'
     assert claims.Claim('', '', rows, ('contradicted',)).word == 'open'
     assert claims.Claim('', '', rows.replace('open', 'contradicted'), ('contradicted',)).word == 'refuted'
+
+def _means(**accuracy):
+    "Rows of one data set, by arm: an accuracy for each seed"
+    each = [(arm, k, a) for arm,values in accuracy.items() for k,a in enumerate(values)]
+    return pd.DataFrame([dict(arm=arm, seed=k, accuracy=a, nll=1-a) for arm,k,a in each])
+
+def test_study_and_suite_are_one_table_of_equal_data_sets():
+    study = _means(**{o: (.8,)*4 for o in tables.in_suite}, votes=(.1,))
+    study = study.assign(data='wine', noise='asymmetric', regime='long')
+    study.loc[study.arm == 'forward one', 'accuracy'] = [.9, .9, .8, .8]
+    suite = _means(**{o: (.6,) for o in tables.in_suite.values()}, argmax=(.1,))
+    suite = suite.assign(data='iris', noise='by class 30', regime='long')
+    suite.loc[suite.arm == 'even', 'accuracy'] = .5
+    lacking = suite[suite.arm != 'cleanlab'].assign(data='seven', accuracy=.1)
+    rare = suite.assign(data='digits rare 8', accuracy=.1)
+    means = tables.with_suite(study, pd.concat([suite, lacking, rare]))
+    assert set(means.data) == {'wine', 'iris'} and set(means.noise) == {'asymmetric'}
+    gain = means.set_index(['data', 'arm']).accuracy_gain
+    assert gain['wine', 'forward one'] == pytest.approx(.05) and gain['iris', 'issues even'] == pytest.approx(-.1)
+    shown = tables.overall(means)
+    assert list(shown.columns) == [('', 'trainings'), ('long fit', '30% by class (2)')]
+    assert list(shown.iloc[:, 1]) == ['70.0%', '72.5%', '70.0%', '65.0%', '70.0%', '70.0%']
+    assert list(shown.iloc[:, 0]) == [1, 2, 6, 6, 6, 6]
+    assert list(tables.worse_than_hard(means).iloc[:, 1]) == ['0', '0', '0', '1', '0', '0']

@@ -6,7 +6,7 @@ import numpy as np, pandas as pd, pytest
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from study import issues
 from study.issues_data import development, held_out, load, observed, rare_world, world
-from study.issues_report import report
+from study.issues_report import claims, found, report, says, trained, verdicts
 
 @pytest.mark.parametrize('name', ['car_origin', 'iris', 'digits_tail'])
 def test_data_are_what_they_should_be(name):
@@ -62,3 +62,24 @@ def test_a_cell_has_a_row_for_each_arm_and_seed(tmp_path):
     done = issues.run([('iris', 'symmetric 20', 'short', 'held-out')], path) # nothing is trained again
     assert len(done) == len(table)
     assert 'accuracy' in report(pd.read_csv(path))
+
+def test_the_page_s_tables_are_means_over_data_sets_and_seeds():
+    rows = [dict(data=d, noise=o, arm=arm, seed=k, regime='short', f1=f1+.1*k, false=.02, accuracy=acc, trainings=n)
+            for d,more in (('iris', 0), ('seven', .1)) for k in range(2) for o in ('none', 'symmetric 10')
+            for arm,f1,acc,n in (('hard', np.nan, .7, 1), ('even', .5+more, .6+more, 6))]
+    table = pd.DataFrame(rows + [dict(rows[-1], data='digits rare 3', f1=0.)])
+    lists = found(table)
+    assert lists.index[0] == 'label_issues()' and lists.at['label_issues()', 'symmetric 10'] == '0.60'
+    assert lists.at['label_issues()', 'trainings'] == 5 and lists.iat[0, -1] == '2.0%'
+    models = trained(table, 'accuracy', '{:.1%}', 'accuracy')
+    assert list(models['none']) == ['70.0% *', '65.0%'] and list(models.trainings) == [1, 6]
+
+def test_verdicts_are_those_of_the_held_out_sets():
+    table = pd.read_csv(Path(issues.__file__).parent/'issues.csv')
+    held_out = table[table.group == 'held-out']
+    res = verdicts(table)
+    assert list(res.index) == list(says) == [o[0] for o in claims(held_out)]
+    assert [o == 'holds' for o in res.verdict] == [o[1] for o in claims(held_out)]
+    worse = table.copy() # claim I8 fails if "forward" loses a point
+    worse.loc[worse.arm == 'forward one', 'accuracy'] -= .02
+    assert res.verdict['I8'] == 'holds' and verdicts(worse).verdict['I8'] == 'refuted'

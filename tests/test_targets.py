@@ -3,6 +3,7 @@ import io, math, pickle
 from copy import copy, deepcopy
 import numpy as np, pytest, torch, torch.nn.functional as F
 from hypothesis import given, strategies as st
+from pytest import param
 from torch import tensor
 from torch.testing import assert_close
 from fastai.data.core import DataLoader
@@ -23,9 +24,16 @@ def by_hand(index, n, on, off, axis=-1, ignore_index=-100):
     return out.movedim(-1, axis)
 
 @pytest.mark.parametrize('eps,n,mode,on,off', [
-    (.1, 2, 'exact', .9, .1), (.1, 2, 'paper', .95, .05), (.1, 10, 'exact', .9, .1/9), (.1, 10, 'paper', .91, .01),
-    (0, 7, 'exact', 1, 0), (0, 7, 'paper', 1, 0), (.3, 4, 'exact', .7, .1), (.99, 3, 'paper', .34, .33)])
-def test_on_off(eps, n, mode, on, off): assert on_off(eps, n, mode) == pytest.approx((on, off), abs=1e-12)
+    (.1, 2, 'exact', .9, .1),
+    (.1, 2, 'paper', .95, .05),
+    (.1, 10, 'exact', .9, .1/9),
+    (.1, 10, 'paper', .91, .01),
+    (0, 7, 'exact', 1, 0),
+    (0, 7, 'paper', 1, 0),
+    (.3, 4, 'exact', .7, .1),
+    (.99, 3, 'paper', .34, .33)])
+def test_on_off_of_known_cases(eps, n, mode, on, off):
+    assert on_off(eps, n, mode) == pytest.approx((on, off), abs=1e-12)
 
 @given(st.floats(0, .98), st.integers(2, 5000), modes)
 def test_on_off_is_a_distribution_led_by_the_true_class(eps, n, mode):
@@ -35,7 +43,7 @@ def test_on_off_is_a_distribution_led_by_the_true_class(eps, n, mode):
     assert on > off >= 0
 
 @given(st.floats(0, .98), st.integers(2, 5000))
-def test_one_family(eps, n):
+def test_paper_is_exact_at_the_converted_eps(eps, n):
     assert on_off(eps, n, 'paper') == pytest.approx(on_off(convert_eps(eps, n, to='exact'), n, 'exact'))
     assert convert_eps(convert_eps(eps, n, to='exact'), n, to='paper') == pytest.approx(eps)
 
@@ -47,8 +55,8 @@ def test_logit_gap_gives_the_target_back(eps, n, mode):
 
 def test_logit_gap_of_hard_targets_is_infinite(): assert logit_gap(0., 5) == math.inf
 
-@given(st.lists(st.integers(1, 4), min_size=0, max_size=3), st.integers(2, 6), st.data(), st.sampled_from([-100, 255, 0]))
-def test_dense(shape, n, data, ignore_index):
+@given(st.lists(st.integers(1, 4), max_size=3), st.integers(2, 6), st.data(), st.sampled_from([-100, 255, 0]))
+def test_dense_is_the_target_by_hand(shape, n, data, ignore_index):
     axis = data.draw(st.integers(-len(shape)-1, len(shape)))
     index = torch.randint(0, n, shape)
     if data.draw(st.booleans()): index[torch.rand(shape) < .3] = ignore_index
@@ -58,9 +66,10 @@ def test_dense(shape, n, data, ignore_index):
     assert_close(soft.dense(), want.float(), rtol=0, atol=1e-7)
     assert type(soft.dense()) is torch.Tensor
 
-def test_on_and_off_are_exact(): assert smooth_labels(tensor([0]), 2, .1).dense().tolist() == tensor([[.9, .1]]).tolist()
+def test_on_and_off_are_exact():
+    assert smooth_labels(tensor([0]), 2, .1).dense().tolist() == tensor([[.9, .1]]).tolist()
 
-def test_class_priors():
+def test_on_and_off_may_differ_by_class():
     index,prior = tensor([[0, 2], [1, -100]]), tensor([.5, .3, .2])
     soft = SoftTarget(index, 3, .9+.1*prior, .1*prior, axis=1)
     assert_close(soft.dense(), by_hand(index, 3, .9+.1*prior, .1*prior, 1).float())
@@ -70,11 +79,30 @@ def test_class_priors():
 def soft(): return smooth_labels(tensor([[1, 0, -100], [2, 2, 1]]), 4, .2, axis=1)
 
 @pytest.mark.parametrize('op', [
-    lambda o: o.sum(1), lambda o: o*2, lambda o: 1-o, lambda o: o[0], lambda o: o[:, 1:3], lambda o: o.argmax(1), lambda o: torch.cat([o, o]),
-    lambda o: torch.stack([o, o]), lambda o: o.movedim(1, -1), lambda o: o.reshape(2, -1), lambda o: o == o.max(), lambda o: o.double().mean(),
-    lambda o: torch.where(o > .5, o, torch.zeros(())), lambda o: torch.lerp(o, o.flip(0), .3), lambda o: o.to(torch.int64), lambda o: o.half(),
-    lambda o: F.cross_entropy(torch.arange(24.).view(2, 4, 3), o), lambda o: o.view(2, 12), lambda o: o.expand(2, 4, 3), lambda o: torch.zeros(2, 4, 3).copy_(o),
-    lambda o: TensorBase(torch.ones(2, 4, 3)) * o, lambda o: o @ torch.ones(3, 2), lambda o: o.unsqueeze(0), lambda o: tensor(o.shape)])
+    param(lambda o: o.sum(1), id='sum'),
+    param(lambda o: o*2, id='times 2'),
+    param(lambda o: 1-o, id='1 minus it'),
+    param(lambda o: o[0], id='an item'),
+    param(lambda o: o[:, 1:3], id='slice'),
+    param(lambda o: o.argmax(1), id='argmax'),
+    param(lambda o: torch.cat([o, o]), id='cat'),
+    param(lambda o: torch.stack([o, o]), id='stack'),
+    param(lambda o: o.movedim(1, -1), id='movedim'),
+    param(lambda o: o.reshape(2, -1), id='reshape'),
+    param(lambda o: o == o.max(), id='equal max'),
+    param(lambda o: o.double().mean(), id='mean'),
+    param(lambda o: torch.where(o > .5, o, torch.zeros(())), id='where'),
+    param(lambda o: torch.lerp(o, o.flip(0), .3), id='lerp'),
+    param(lambda o: o.to(torch.int64), id='to int64'),
+    param(lambda o: o.half(), id='half'),
+    param(lambda o: F.cross_entropy(torch.arange(24.).view(2, 4, 3), o), id='cross_entropy'),
+    param(lambda o: o.view(2, 12), id='view'),
+    param(lambda o: o.expand(2, 4, 3), id='expand'),
+    param(lambda o: torch.zeros(2, 4, 3).copy_(o), id='copy_ from it'),
+    param(lambda o: TensorBase(torch.ones(2, 4, 3)) * o, id='times TensorBase'),
+    param(lambda o: o @ torch.ones(3, 2), id='matmul'),
+    param(lambda o: o.unsqueeze(0), id='unsqueeze'),
+    param(lambda o: tensor(o.shape), id='shape')])
 def test_operations_see_the_dense_tensor(soft, op):
     a,b = op(soft),op(soft.dense())
     assert a.dtype == b.dtype
@@ -86,9 +114,21 @@ def round_trip(o):
     f.seek(0)
     return torch.load(f, weights_only=False)
 
-@pytest.mark.parametrize('op', [torch.clone, torch.detach, deepcopy, copy, lambda o: pickle.loads(pickle.dumps(o)), round_trip, lambda o: o.to('cpu'),
-    lambda o: o.to(torch.float64), lambda o: o.half(), to_detach, lambda o: to_device([o], 'cpu')[0], lambda o: o.contiguous(), lambda o: o.to('meta')])
-@pytest.mark.parametrize('off', [.1, tensor([.01, .02, .03, .04])])
+@pytest.mark.parametrize('op', [
+    torch.clone,
+    torch.detach,
+    deepcopy,
+    copy,
+    param(lambda o: pickle.loads(pickle.dumps(o)), id='pickle'),
+    param(round_trip, id='torch.save'),
+    param(lambda o: o.to('cpu'), id='to cpu'),
+    param(lambda o: o.to(torch.float64), id='to float64'),
+    param(lambda o: o.half(), id='half'),
+    to_detach,
+    param(lambda o: to_device([o], 'cpu')[0], id='to_device'),
+    param(lambda o: o.contiguous(), id='contiguous'),
+    param(lambda o: o.to('meta'), id='to meta')])
+@pytest.mark.parametrize('off', [.1, tensor([.01, .02, .03, .04])], ids=['number', 'by class'])
 def test_carried_about_it_stays_a_soft_target(op, off):
     old = SoftTarget(tensor([[1, 0, 255], [2, 2, 1]]), 4, .9, off, axis=1, ignore_index=255)
     new = op(old)
@@ -106,11 +146,15 @@ def test_copies_do_not_share(soft):
     new.index[0, 0] = 3
     assert soft.index[0, 0] == 1
 
-@pytest.mark.parametrize('op', [lambda o: o.mul_(2), lambda o: o.zero_(), lambda o: o.__setitem__(0, 0.), lambda o: o.clamp_(0, 1)])
+@pytest.mark.parametrize('op', [
+    param(lambda o: o.mul_(2), id='mul_'),
+    param(lambda o: o.zero_(), id='zero_'),
+    param(lambda o: o.__setitem__(0, 0.), id='setitem'),
+    param(lambda o: o.clamp_(0, 1), id='clamp_')])
 def test_writing_into_it_is_an_error(soft, op):
     with pytest.raises(TypeError, match='in place'): op(soft)
 
-def test_repr(soft): assert 'on=0.8' in repr(soft) and '(2, 4, 3)' in repr(soft)
+def test_repr_says_on_and_shape(soft): assert 'on=0.8' in repr(soft) and '(2, 4, 3)' in repr(soft)
 
 @pytest.mark.parametrize('dtype', [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.bool])
 def test_any_integer_is_an_index(dtype):
@@ -131,14 +175,21 @@ def test_dense_targets_go_through_the_same_map(n, mode, eps, data):
     onehot = F.one_hot(torch.arange(n)).float()
     assert_close(smooth_labels(onehot, n, eps, mode), smooth_labels(torch.arange(n), n, eps, mode).dense())
 
-@pytest.mark.parametrize('eps,mode,one,zero', [(.1, 'exact', .9, .1), (.1, 'paper', .95, .05), ((.05, .001), 'exact', .95, .001), ([.05, .001], 'paper', .95, .001), (0, 'exact', 1, 0)])
+@pytest.mark.parametrize('eps,mode,one,zero', [
+    (.1, 'exact', .9, .1),
+    (.1, 'paper', .95, .05),
+    ((.05, .001), 'exact', .95, .001),
+    param([.05, .001], 'paper', .95, .001, id='list'),
+    (0, 'exact', 1, 0)])
 @pytest.mark.parametrize('dtype', [torch.bool, torch.int64, torch.float32, torch.float64])
-def test_smooth_binary(eps, mode, one, zero, dtype):
+def test_smooth_binary_of_any_dtype(eps, mode, one, zero, dtype):
     got = smooth_binary(tensor([[1, 0], [0, 1]], dtype=dtype), eps, mode)
     assert got.dtype == (dtype if dtype.is_floating_point else torch.float32)
     assert_close(got, tensor([[one, zero], [zero, one]], dtype=got.dtype))
 
-def test_smooth_binary_of_a_mixed_target(): assert_close(smooth_binary(tensor([.25]), (.05, .001)), tensor([.001+.949*.25]))
+def test_smooth_binary_of_a_mixed_target():
+    assert_close(smooth_binary(tensor([.25]), (.05, .001)), tensor([.001+.949*.25]))
+
 def test_binary_is_two_classes(): assert binary_on_off(.1, 'paper') == on_off(.1, 2, 'paper')
 
 @given(st.floats(.01, .45), st.integers(2, 8), modes)
@@ -154,42 +205,75 @@ def test_desmooth_stays_on_the_simplex():
     assert_close(q[1], tensor([1., 0., 0.]))
 
 @pytest.mark.parametrize('call,error,says', [
-    (lambda: on_off(-.1, 3), ValueError, r'eps=-0.1.*0 <= eps < 1'), (lambda: on_off(1, 3), ValueError, 'eps=1'), (lambda: on_off(math.nan, 3), ValueError, 'eps=nan'),
-    (lambda: on_off('0.1', 3), TypeError, "eps='0.1'"), (lambda: on_off(True, 3), TypeError, 'eps=True'), (lambda: on_off((.1, .2), 3), TypeError, r'eps=\(0.1, 0.2\)'),
-    (lambda: on_off(.5, 2), ValueError, r'eps=0.5 with n=2.*exact.*0.5'), (lambda: on_off(.9, 10), ValueError, r'n=10.*0.9'), (lambda: on_off(.1, 1), ValueError, 'n=1'),
-    (lambda: on_off(.1, 0), ValueError, 'n=0'), (lambda: on_off(.1, 2.), ValueError, r'n=2\.0'), (lambda: on_off(.1, 3, 'other'), ValueError, "mode='other'.*'exact' or 'paper'"),
-    (lambda: convert_eps(.1, 3, to='x'), ValueError, "to='x'"), (lambda: convert_eps(.1, 1, to='exact'), ValueError, 'n=1'), (lambda: convert_eps(.6, 2, to='paper'), ValueError, 'eps=0.6'),
-    (lambda: smooth_labels(tensor([0, 3]), 3), ValueError, 'class index 3.*0 to 2'), (lambda: smooth_labels(tensor([-1]), 3), ValueError, 'class index -1'),
-    (lambda: smooth_labels(tensor([-100]), 3, ignore_index=255), ValueError, 'class index -100.*ignore_index=255'),
-    (lambda: smooth_labels(tensor([[.5, .6, 1.1]]), 3), ValueError, r'targ.*1.1.*\[0, 1\]'), (lambda: smooth_labels(tensor([[.5, math.nan, .5]]), 3), ValueError, 'targ.*nan'),
-    (lambda: smooth_labels(tensor([[.5, .5]]), 3), ValueError, r'shape \(1, 2\).*n=3'), (lambda: smooth_labels([0, 1], 3), TypeError, r'targ=\[0, 1\]'),
-    (lambda: smooth_binary(tensor([0, 2])), ValueError, r'targ.*2.*\[0, 1\]'), (lambda: smooth_binary(tensor([math.nan])), ValueError, 'targ.*nan'),
-    (lambda: smooth_binary(tensor([1]), (.1,)), ValueError, 'eps=.*pair'), (lambda: smooth_binary(tensor([1]), (.6, .4)), ValueError, 'sum below 1'),
-    (lambda: smooth_binary(tensor([1]), (.1, 'x')), TypeError, "eps='x'"), (lambda: smooth_binary(tensor([1]), (.1, .2), 'x'), ValueError, "mode='x'"),
-    (lambda: smooth_binary(tensor([1]), .5), ValueError, 'eps=0.5'), (lambda: desmooth(torch.rand(2, 4), .1, 3), ValueError, r'shape \(2, 4\).*n=3')])
-def test_bad_arguments(call, error, says):
+    param(lambda: on_off(-.1, 3), ValueError, r'eps=-0.1.*0 <= eps < 1', id='eps below 0'),
+    param(lambda: on_off(1, 3), ValueError, 'eps=1', id='eps is 1'),
+    param(lambda: on_off(math.nan, 3), ValueError, 'eps=nan', id='eps is nan'),
+    param(lambda: on_off('0.1', 3), TypeError, "eps='0.1'", id='eps is text'),
+    param(lambda: on_off(True, 3), TypeError, 'eps=True', id='eps is a bool'),
+    param(lambda: on_off((.1, .2), 3), TypeError, r'eps=\(0.1, 0.2\)', id='a pair of eps'),
+    param(lambda: on_off(.5, 2), ValueError, r'eps=0.5 with n=2.*exact.*0.5', id='eps too large for 2 classes'),
+    param(lambda: on_off(.9, 10), ValueError, r'n=10.*0.9', id='eps too large for 10 classes'),
+    param(lambda: on_off(.1, 1), ValueError, 'n=1', id='one class'),
+    param(lambda: on_off(.1, 0), ValueError, 'n=0', id='no class'),
+    param(lambda: on_off(.1, 2.), ValueError, r'n=2\.0', id='n is a float'),
+    param(lambda: on_off(.1, 3, 'other'), ValueError, "mode='other'.*'exact' or 'paper'", id='mode'),
+    param(lambda: convert_eps(.1, 3, to='x'), ValueError, "to='x'", id='convert_eps to'),
+    param(lambda: convert_eps(.1, 1, to='exact'), ValueError, 'n=1', id='convert_eps n'),
+    param(lambda: convert_eps(.6, 2, to='paper'), ValueError, 'eps=0.6', id='convert_eps eps'),
+    param(lambda: smooth_labels(tensor([0, 3]), 3), ValueError, 'class index 3.*0 to 2', id='index too large'),
+    param(lambda: smooth_labels(tensor([-1]), 3), ValueError, 'class index -1', id='index below 0'),
+    param(lambda: smooth_labels(tensor([-100]), 3, ignore_index=255), ValueError, 'class index -100.*ignore_index=255',
+          id='another ignore_index'),
+    param(lambda: smooth_labels(tensor([[.5, .6, 1.1]]), 3), ValueError, r'targ.*1.1.*\[0, 1\]', id='votes above 1'),
+    param(lambda: smooth_labels(tensor([[.5, math.nan, .5]]), 3), ValueError, 'targ.*nan', id='votes of nan'),
+    param(lambda: smooth_labels(tensor([[.5, .5]]), 3), ValueError, r'shape \(1, 2\).*n=3', id='votes for 2 of 3'),
+    param(lambda: smooth_labels([0, 1], 3), TypeError, r'targ=\[0, 1\]', id='a list'),
+    param(lambda: smooth_binary(tensor([0, 2])), ValueError, r'targ.*2.*\[0, 1\]', id='labels of 2'),
+    param(lambda: smooth_binary(tensor([math.nan])), ValueError, 'targ.*nan', id='labels of nan'),
+    param(lambda: smooth_binary(tensor([1]), (.1,)), ValueError, 'eps=.*pair', id='one eps in a tuple'),
+    param(lambda: smooth_binary(tensor([1]), (.6, .4)), ValueError, 'sum below 1', id='pair sums to 1'),
+    param(lambda: smooth_binary(tensor([1]), (.1, 'x')), TypeError, "eps='x'", id='pair with text'),
+    param(lambda: smooth_binary(tensor([1]), (.1, .2), 'x'), ValueError, "mode='x'", id='mode of labels'),
+    param(lambda: smooth_binary(tensor([1]), .5), ValueError, 'eps=0.5', id='eps of labels'),
+    param(lambda: desmooth(torch.rand(2, 4), .1, 3), ValueError, r'shape \(2, 4\).*n=3', id='desmooth 4 of 3')])
+def test_a_wrong_argument_is_refused_in_words(call, error, says):
     with pytest.raises(error, match=says): call()
 
 # What must not become a soft target of other numbers
 
-@pytest.mark.parametrize('op', [lambda o: to_concat([o, o]), lambda o: retain_type(o*2, o), lambda o: fa_collate([(o,), (o,)])[0],
-    lambda o: DataLoader([(o,)]*4, bs=2, num_workers=0).one_batch()[0], lambda o: TensorBase(o), lambda o: o.as_subclass(torch.Tensor),
-    lambda o: smooth_labels(o, 4, 0., axis=1), lambda o: torch.stack([o])])
+@pytest.mark.parametrize('op', [
+    param(lambda o: to_concat([o, o]), id='to_concat'),
+    param(lambda o: retain_type(o*2, o), id='retain_type'),
+    param(lambda o: fa_collate([(o,), (o,)])[0], id='fa_collate'),
+    param(lambda o: DataLoader([(o,)]*4, bs=2, num_workers=0).one_batch()[0], id='DataLoader'),
+    param(lambda o: TensorBase(o), id='TensorBase'),
+    param(lambda o: o.as_subclass(torch.Tensor), id='as_subclass'),
+    param(lambda o: smooth_labels(o, 4, 0., axis=1), id='smooth_labels'),
+    param(lambda o: torch.stack([o]), id='stack')])
 def test_what_fastai_makes_of_one_is_dense(soft, op):
     got,want = op(soft),op(soft.dense())
     assert not isinstance(got, SoftTarget)
     assert_close(got.as_subclass(torch.Tensor), want.as_subclass(torch.Tensor))
 
-@pytest.mark.parametrize('op', [np.array, np.asarray, lambda o: o.numpy(), lambda o: np.array(o.tolist(), dtype=np.float32)])
+@pytest.mark.parametrize('op', [
+    np.array,
+    np.asarray,
+    param(lambda o: o.numpy(), id='numpy'),
+    param(lambda o: np.array(o.tolist(), dtype=np.float32), id='tolist')])
 def test_numpy_sees_the_dense_tensor(soft, op): assert np.array_equal(op(soft), soft.dense().numpy())
 
-@pytest.mark.parametrize('op', [lambda o: torch.add(torch.ones(()), 1, out=o), lambda o: torch._foreach_mul_([o], 2.), lambda o: torch.add(o, 1, out=o)])
+@pytest.mark.parametrize('op', [
+    param(lambda o: torch.add(torch.ones(()), 1, out=o), id='out'),
+    param(lambda o: torch._foreach_mul_([o], 2.), id='foreach'),
+    param(lambda o: torch.add(o, 1, out=o), id='out of itself')])
 def test_writes_by_other_ways_are_errors_too(soft, op):
     with pytest.raises(TypeError, match='in place'): op(soft)
 
-@pytest.mark.parametrize('kw', [dict(on=tensor(.9, requires_grad=True), off=.1), dict(on=.9, off=torch.full((3,), .05, requires_grad=True))])
-def test_learned_values_are_refused(kw):
-    with pytest.raises(TypeError, match='gradients'): SoftTarget(tensor([0, 1]), 3, **kw)
+@pytest.mark.parametrize('on,off', [
+    param(tensor(.9, requires_grad=True), .1, id='on'),
+    param(.9, torch.full((3,), .05, requires_grad=True), id='off')])
+def test_learned_values_are_refused(on, off):
+    with pytest.raises(TypeError, match='gradients'): SoftTarget(tensor([0, 1]), 3, on=on, off=off)
 
 @pytest.mark.parametrize('dtype', [torch.uint8, torch.int8])
 def test_few_bits_do_not_wrap(dtype):
@@ -200,7 +284,7 @@ def test_few_bits_do_not_wrap(dtype):
     with pytest.raises(ValueError, match='class index 200'): smooth_labels(tensor([200], dtype=torch.uint8), 200)
 
 @pytest.mark.parametrize('n', [np.int64(5), np.int32(5)])
-def test_numbers_of_numpy(n):
+def test_numpy_numbers_are_accepted(n):
     assert on_off(np.float32(.1), n) == pytest.approx((.9, .025), rel=1e-6)
     assert smooth_labels(tensor([1]), n, np.float64(.1)).shape == (1, 5)
 

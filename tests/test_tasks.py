@@ -1,19 +1,15 @@
 "LabelSmooth in every task that fastai has a learner for: what its loss sees, and what comes out"
 import numpy as np, pandas as pd, pytest, torch, torch.nn.functional as F
+from pytest import param
 from torch.testing import assert_close
 from fastai.vision.all import *
 from fastai.text.all import *
 from fastai.tabular.all import *
 from fastai_labelsmooth.all import *
-from helpers import digits_dls, quiet
-
-def make(items, model, loss_func, cb=None, bs=16, **kwargs):
-    "A quiet learner that trains and validates on `items`, in their order"
-    dls = DataLoaders.from_dsets(items, items, bs=bs, shuffle=False, num_workers=0, device='cpu')
-    return quiet(Learner(dls, model, loss_func, cbs=cb or LabelSmooth(), **kwargs))
+from helpers import digits, items_learner, quiet
 
 class Spy(Callback):
-    "Keeps what is used in each training batch: the targets given to the loss, those that others see, the logits, the loss"
+    "Keeps of each training batch the targets given to the loss, those that others see, the logits and the loss"
     order,run_valid = LabelSmooth.order+1,False
     def before_fit(self): self.soft,self.hard,self.preds,self.losses = [],[],[],[]
     def after_pred(self):
@@ -26,23 +22,32 @@ class Spy(Callback):
 def values(ts): return sorted(set(torch.cat([t.flatten() for t in ts]).tolist()))
 def near(*xs): return pytest.approx(sorted(xs), abs=1e-7)
 
-def paper(pred, targ, eps, ignore_index=-100, weight=None):
-    "Torch's own label smoothing, in float64, with the class axis at 1"
-    return F.cross_entropy(pred.double(), targ.long(), ignore_index=ignore_index, label_smoothing=eps, weight=weight)
+def assert_paper(spy, axis=1, **kwargs):
+    "The loss of each training batch is torch's with label_smoothing=.1, in float64"
+    assert spy.losses
+    for pred,(y,),got in zip(spy.preds, spy.hard, spy.losses):
+        z = pred.double().movedim(axis, 1)
+        want = F.cross_entropy(z, y.long().view(z.shape[:1]+z.shape[2:]), label_smoothing=.1, **kwargs)
+        assert got.item() == pytest.approx(want.item(), rel=1e-5)
 
 # Multilabel: four labels of each digit
 
 def labels_of(y): return torch.stack([y%2 == 0, y > 4, (y == 2)|(y == 3)|(y == 5)|(y == 7), y == 0], -1)
 
 @pytest.fixture(scope='module')
-def multilabel(): return [(x, labels_of(y).float()) for x,y in list(digits_dls().train_ds)[:64]]
+def multilabel(): return [(x, labels_of(y).float()) for x,y in digits(64)]
 
 bces = [BCEWithLogitsLossFlat(), nn.BCEWithLogitsLoss(), F.binary_cross_entropy_with_logits]
 
 @pytest.mark.parametrize('loss', bces, ids=['fastai', 'torch', 'function'])
-@pytest.mark.parametrize('eps,mode,one,zero', [(.1, 'exact', .9, .1), (.1, 'paper', .95, .05), ((.05, .001), 'exact', .95, .001), ((.05, .001), 'paper', .95, .001)])
-def test_multilabel(multilabel, loss, eps, mode, one, zero):
-    learn,seen,metric_saw = make(multilabel, nn.Linear(64, 4), loss, LabelSmooth(eps, mode)),[],[]
+@pytest.mark.parametrize('eps,mode,one,zero', [
+    (.1, 'exact', .9, .1),
+    (.1, 'paper', .95, .05),
+    ((.05, .001), 'exact', .95, .001),
+    ((.05, .001), 'paper', .95, .001)])
+def test_multilabel_sees_soft_labels(multilabel, loss, eps, mode, one, zero):
+    learn = items_learner(multilabel, nn.Linear(64, 4), loss, LabelSmooth(eps, mode))
+    seen,metric_saw = [],[]
     learn.metrics = [accuracy_multi, lambda p, y: metric_saw.append(y) or accuracy_multi(p, y)]
     hook = learn.loss_func.func.register_forward_pre_hook(lambda module, args: seen.append(args[1]))
     learn.fit(1)
@@ -57,10 +62,13 @@ def test_multilabel(multilabel, loss, eps, mode, one, zero):
     assert learn.recorder.values[-1][2] == pytest.approx(((probs > .5) == y.bool()).float().mean().item())
 
 w,pw = torch.tensor([.5, 1., 2., 4.]),torch.tensor([3., 1., .5, 2.])
-@pytest.mark.parametrize('loss', [BCEWithLogitsLossFlat(weight=w, pos_weight=pw, thresh=.8, reduction='sum'), nn.BCEWithLogitsLoss(weight=w, pos_weight=pw, reduction='sum')])
+
+@pytest.mark.parametrize('loss', [
+    param(BCEWithLogitsLossFlat(weight=w, pos_weight=pw, thresh=.8, reduction='sum'), id='fastai'),
+    param(nn.BCEWithLogitsLoss(weight=w, pos_weight=pw, reduction='sum'), id='torch')])
 def test_multilabel_carries_its_options_over(multilabel, loss):
     spy = Spy()
-    learn = make(multilabel, nn.Linear(64, 4), loss, [LabelSmooth((.05, .001)), spy])
+    learn = items_learner(multilabel, nn.Linear(64, 4), loss, [LabelSmooth((.05, .001)), spy])
     learn.fit(1, 1e-4)
     for pred,(y,),got in zip(spy.preds, spy.hard, spy.losses):
         soft = torch.where(y.bool(), .95, .001).double()
@@ -81,10 +89,10 @@ class OneLogit(Module):
 @pytest.mark.parametrize('dtype', [torch.float32, torch.int64, torch.bool])
 @pytest.mark.parametrize('targ_column', [False, True])
 @pytest.mark.parametrize('pred_column', [False, True])
-def test_one_logit(loss, dtype, targ_column, pred_column):
+def test_one_logit_of_any_shape_and_dtype_sees_soft_labels(loss, dtype, targ_column, pred_column):
     def targ(y): return (y > 4).to(dtype)[None] if targ_column else (y > 4).to(dtype)
-    items,spy = [(x, targ(y)) for x,y in list(digits_dls().train_ds)[:64]],Spy()
-    learn = make(items, OneLogit(pred_column), loss, [LabelSmooth((.05, .001)), spy])
+    items,spy = [(x, targ(y)) for x,y in digits(64)],Spy()
+    learn = items_learner(items, OneLogit(pred_column), loss, [LabelSmooth((.05, .001)), spy])
     x,y = map(torch.stack, zip(*items))
     if not isinstance(loss, BCEWithLogitsLossFlat) and targ_column != pred_column: # as in torch
         with pytest.raises(ValueError, match='same as'): loss(learn.model(x), y.float())
@@ -96,7 +104,8 @@ def test_one_logit(loss, dtype, targ_column, pred_column):
     probs,targs,losses = learn.get_preds(with_loss=True)
     assert_close(probs, learn.model(x).sigmoid())
     assert targs.equal(y)
-    assert_close(losses.flatten(), F.binary_cross_entropy(probs.flatten(), y.flatten().float(), reduction='none'), rtol=1e-4, atol=1e-5)
+    want = F.binary_cross_entropy(probs.flatten(), y.flatten().float(), reduction='none')
+    assert_close(losses.flatten(), want, rtol=1e-4, atol=1e-5)
     assert ((probs.flatten() > .5) == y.flatten()).float().mean() > .7
 
 # Segmentation
@@ -113,8 +122,8 @@ class Shapes:
                 im[i:i+10, j:j+10],mask[i:i+10, j:j+10] = grey,c
             mask[size//2] = self.void
     def dls(self, bs=4):
-        block = DataBlock((ImageBlock, MaskBlock(['ground', 'bright', 'dark'])), get_x=lambda i: self.ims[i], get_y=lambda i: self.masks[i],
-                          splitter=IndexSplitter(range(8, 12)))
+        block = DataBlock((ImageBlock, MaskBlock(['ground', 'bright', 'dark'])), splitter=IndexSplitter(range(8, 12)),
+                          get_x=lambda i: self.ims[i], get_y=lambda i: self.masks[i])
         return block.dataloaders(range(12), bs=bs, num_workers=0, device='cpu')
 
 cw = torch.tensor([.2, 1., 2.])
@@ -125,8 +134,9 @@ def unet():
     set_seed(0)
     spy = Spy()
     loss = CrossEntropyLossFlat(axis=1, ignore_index=Shapes.void, weight=cw)
+    metrics = [Dice(axis=1), JaccardCoeff(axis=1), DiceMulti(axis=1)]
     learn = quiet(unet_learner(Shapes().dls(), models.resnet18, pretrained=False, n_out=3, loss_func=loss,
-                               metrics=[Dice(axis=1), JaccardCoeff(axis=1), DiceMulti(axis=1)], cbs=[LabelSmooth(.1), spy]))
+                               metrics=metrics, cbs=[LabelSmooth(.1), spy]))
     learn.fit(1, 1e-3)
     return learn,spy
 
@@ -161,7 +171,7 @@ def test_unet_metrics_and_predictions(unet):
     inter,union = (decoded*y).sum().item(),(decoded+y).sum().item() # fastai's Dice and Jaccard count class numbers
     assert list(valid[1:3]) == pytest.approx([2*inter/union, inter/(union-inter)])
 
-def test_unet_pictures(unet):
+def test_unet_results_are_shown(unet):
     learn,spy = unet
     learn.show_results(max_n=2, vmin=0, vmax=2)
     interp = SegmentationInterpretation.from_learner(learn)
@@ -173,31 +183,35 @@ def test_unet_pictures(unet):
     plt.close('all')
 
 @pytest.mark.parametrize('conv,size', [(nn.Conv2d, (6, 5)), (nn.Conv3d, (4, 6, 5))])
-@pytest.mark.parametrize('loss', [CrossEntropyLossFlat(axis=1), nn.CrossEntropyLoss(), F.cross_entropy], ids=['fastai', 'torch', 'function'])
-def test_pictures_and_volumes(conv, size, loss):
+@pytest.mark.parametrize('loss', [CrossEntropyLossFlat(axis=1), nn.CrossEntropyLoss(), F.cross_entropy])
+def test_pictures_and_volumes_have_torchs_loss(conv, size, loss):
     spy,y = Spy(),torch.randint(0, 3, (16, *size))
     items = list(zip(F.one_hot(y).movedim(-1, 1).float(), y))
-    learn = make(items, conv(3, 3, 1), loss, [LabelSmooth(.1, 'paper'), spy], bs=8)
+    learn = items_learner(items, conv(3, 3, 1), loss, [LabelSmooth(.1, 'paper'), spy], bs=8)
     learn.fit(2)
-    for pred,(y,),got in zip(spy.preds, spy.hard, spy.losses): assert got.item() == pytest.approx(paper(pred, y, .1).item(), rel=1e-5)
+    assert_paper(spy)
     probs,targs = learn.get_preds()
     assert_close(probs, learn.model(torch.stack([x for x,_ in items])).softmax(1))
     assert learn.validate()[0] == pytest.approx(F.nll_loss(probs.log(), targs).item(), rel=1e-4)
 
 # Text
 
-words = dict(angry='mad cross furious hot'.split(), glad='good fine bright happy warm'.split(), sad='bad dull dark gloomy cold'.split())
+words = dict(angry=['mad', 'cross', 'furious', 'hot'],
+             glad=['good', 'fine', 'bright', 'happy', 'warm'],
+             sad=['bad', 'dull', 'dark', 'gloomy', 'cold'])
 
 def text_learner(moods, n=60):
     "A learner of the mood of texts of very different lengths, and the table of its validation set"
     rng = np.random.default_rng(0)
-    df = pd.DataFrame([(m, ' '.join(rng.choice(words[m], rng.integers(1, 40)))) for m in rng.choice(moods, n)], columns=['mood', 'text'])
-    block = DataBlock((TextBlock.from_df('text', seq_len=16, n_workers=1, min_freq=1), CategoryBlock), get_x=ColReader('text'), get_y=ColReader('mood'),
-                      splitter=RandomSplitter(.4, seed=0))
+    rows = [(m, ' '.join(rng.choice(words[m], rng.integers(1, 40)))) for m in rng.choice(moods, n)]
+    df = pd.DataFrame(rows, columns=['mood', 'text'])
+    block = DataBlock((TextBlock.from_df('text', seq_len=16, n_workers=1, min_freq=1), CategoryBlock),
+                      get_x=ColReader('text'), get_y=ColReader('mood'), splitter=RandomSplitter(.4, seed=0))
+    dls = block.dataloaders(df, bs=8, num_workers=0, device='cpu')
     set_seed(0)
     tiny = merge(awd_lstm_clas_config, dict(emb_sz=8, n_hid=12, n_layers=2))
-    learn = text_classifier_learner(block.dataloaders(df, bs=8, num_workers=0, device='cpu'), AWD_LSTM, seq_len=16, config=tiny, drop_mult=.5,
-                                    pretrained=False, metrics=accuracy, cbs=LabelSmooth())
+    learn = text_classifier_learner(dls, AWD_LSTM, seq_len=16, config=tiny, drop_mult=.5, pretrained=False,
+                                    metrics=accuracy, cbs=LabelSmooth())
     return quiet(learn),df.iloc[block.splitter(df)[1]]
 
 @pytest.fixture(scope='module')
@@ -224,22 +238,24 @@ def test_text_topk_names_the_moods(text_learn):
     assert all(set(row) == set(words) for row in top[['pred_1', 'pred_2', 'pred_3']].values)
     assert np.allclose(top[['prob_1', 'prob_2', 'prob_3']], probs.sort(descending=True).values)
 
-def test_text_topk_of_two_moods():
+def test_text_topk_of_as_many_classes_as_vocabularies():
     "As many classes as a text learner's vocabulary has parts"
     learn,df = text_learner(['glad', 'sad'])
     assert learn.topk(1).target.tolist() == df.mood.tolist()
 
-def test_language_model_of_many_words(monkeypatch):
+def test_a_language_model_makes_no_dense_target(monkeypatch):
     "30,000 words, so that a dense target would be as large as the logits: none is ever made"
     def never(self): raise AssertionError('a dense target was made')
     V,pad = 30_000,1
     toks = [torch.randint(2, V, (80,)) for _ in range(2)]
     for t in toks: t[20:30] = pad
-    dls = DataLoaders(*(LMDataLoader(L(TensorText(t) for t in toks), bs=2, seq_len=16, num_workers=0, device='cpu') for _ in range(2)), device='cpu')
+    texts,kw = L(TensorText(t) for t in toks),dict(bs=2, seq_len=16, num_workers=0, device='cpu')
+    dls = DataLoaders(LMDataLoader(texts, **kw), LMDataLoader(texts, **kw), device='cpu')
     dls.vocab = [f'w{i}' for i in range(V)]
     spy = Spy()
-    learn = quiet(language_model_learner(dls, AWD_LSTM, config=merge(awd_lstm_lm_config, dict(emb_sz=4, n_hid=6, n_layers=1)), pretrained=False,
-                                         metrics=accuracy, cbs=[LabelSmooth(.1, 'paper'), spy]))
+    tiny = merge(awd_lstm_lm_config, dict(emb_sz=4, n_hid=6, n_layers=1))
+    learn = quiet(language_model_learner(dls, AWD_LSTM, config=tiny, pretrained=False, metrics=accuracy,
+                                         cbs=[LabelSmooth(.1, 'paper'), spy]))
     learn.loss_func = CrossEntropyLossFlat(ignore_index=pad) # language_model_learner takes none
     monkeypatch.setattr(SoftTarget, 'dense', never)
     learn.fit(1)
@@ -247,8 +263,7 @@ def test_language_model_of_many_words(monkeypatch):
     soft, = spy.soft[0]
     assert (type(soft), soft.shape) == (SoftTarget, (2, 16, V))
     assert any((y == pad).any() for y, in spy.hard)
-    for pred,(y,),got in zip(spy.preds, spy.hard, spy.losses):
-        assert got.item() == pytest.approx(paper(pred.movedim(-1, 1), y, .1, ignore_index=pad).item(), rel=1e-5)
+    assert_paper(spy, axis=-1, ignore_index=pad)
 
 # Tabular
 
@@ -259,18 +274,19 @@ def table(n=80):
     return df.assign(large=df.kind == 'large', warm=df.colour == 'red')
 
 def tabular(y_names, y_block, **kwargs):
-    dls = TabularDataLoaders.from_df(table(), procs=[Categorify, Normalize], cat_names=['colour'], cont_names=['size'], y_names=y_names, y_block=y_block,
-                                     valid_idx=list(range(60, 80)), bs=16, device='cpu', num_workers=0)
+    dls = TabularDataLoaders.from_df(table(), procs=[Categorify, Normalize], cat_names=['colour'], cont_names=['size'],
+                                     y_names=y_names, y_block=y_block, valid_idx=list(range(60, 80)), bs=16,
+                                     device='cpu', num_workers=0)
     spy = Spy()
     return quiet(tabular_learner(dls, layers=[16], metrics=kwargs.pop('metrics'), cbs=[LabelSmooth(**kwargs), spy])),spy
 
 @pytest.mark.filterwarnings('ignore:The given NumPy array is not writable') # fastai's reading of a pandas table
-def test_tabular():
+def test_tabular_has_torchs_loss_and_probabilities():
     learn,spy = tabular('kind', CategoryBlock(), metrics=accuracy, mode='paper')
     learn.fit_one_cycle(8, 3e-2)
     (soft,),(hard,) = spy.soft[0],spy.hard[0]
     assert (type(soft), soft.shape, hard.shape) == (SoftTarget, (16, 3), (16, 1))
-    for pred,(y,),got in zip(spy.preds, spy.hard, spy.losses): assert got.item() == pytest.approx(paper(pred, y.squeeze(1), .1).item(), rel=1e-5)
+    assert_paper(spy)
     probs,targs,losses = learn.get_preds(with_loss=True)
     assert_close(losses, -probs.gather(1, targs.long()).log().squeeze(1), rtol=1e-4, atol=1e-5)
     assert learn.validate()[1] > .6
@@ -278,8 +294,9 @@ def test_tabular():
     assert_close(p, probs[10], rtol=1e-4, atol=1e-5)
     assert learn.topk(1).target.tolist() == table().kind[60:].tolist()
 
-def test_tabular_multilabel():
-    learn,spy = tabular(['large', 'warm'], MultiCategoryBlock(encoded=True, vocab=['large', 'warm']), metrics=accuracy_multi, eps=(.05, .001))
+def test_tabular_multilabel_sees_soft_labels():
+    block = MultiCategoryBlock(encoded=True, vocab=['large', 'warm'])
+    learn,spy = tabular(['large', 'warm'], block, metrics=accuracy_multi, eps=(.05, .001))
     learn.fit_one_cycle(4, 3e-2)
     assert values(s for s, in spy.soft) == near(.95, .001)
     assert values(h for h, in spy.hard) == [0, 1]
@@ -300,45 +317,48 @@ class DetectorLoss:
         return F.l1_loss(pred[0], boxes) + soft_cross_entropy(pred[1], labels, axis=-1)
 
 @pytest.mark.parametrize('targ_idx', [1, -1])
-def test_detector(targ_idx):
-    items = [(x, x[:8].view(2, 4), torch.stack([y%3, y//4])) for x,y in list(digits_dls().train_ds)[:32]]
+def test_a_detector_smooths_its_classes_alone(targ_idx):
+    items = [(x, x[:8].view(2, 4), torch.stack([y%3, y//4])) for x,y in digits(32)]
     loss,spy = DetectorLoss(),Spy()
-    learn = make(items, Detector(), loss, [LabelSmooth(.1, targ_idx=targ_idx, n=3), spy])
+    learn = items_learner(items, Detector(), loss, [LabelSmooth(.1, targ_idx=targ_idx, n=3), spy])
     learn.dls.n_inp = 1
     learn.fit(1)
     (boxes,soft),(valid_boxes,hard) = loss.seen[0],loss.seen[-1]
     assert (type(soft), soft.shape, soft.on) == (SoftTarget, (16, 2, 3), .9)
     assert boxes.equal(torch.stack([b for _,b,_ in items[:16]])) and type(boxes) is Tensor
-    assert hard.equal(torch.stack([l for _,_,l in items[16:]])) and valid_boxes.equal(torch.stack([b for _,b,_ in items[16:]]))
+    assert valid_boxes.equal(torch.stack([b for _,b,_ in items[16:]]))
+    assert hard.equal(torch.stack([l for _,_,l in items[16:]]))
     assert all(type(o) is Tensor for yb in spy.hard for o in yb)
 
 # timm
 
-def test_timm():
-    dls = DataBlock((ImageBlock, CategoryBlock), get_x=lambda i: Shapes(4).ims[i%4], get_y=lambda i: 'ab'[i%2], splitter=IndexSplitter([6, 7])).dataloaders(
-        range(8), bs=2, num_workers=0, device='cpu')
+def test_a_timm_model_has_torchs_loss():
     pytest.importorskip('timm')
+    block = DataBlock((ImageBlock, CategoryBlock), get_x=lambda i: Shapes(4).ims[i%4], get_y=lambda i: 'ab'[i%2],
+                      splitter=IndexSplitter([6, 7]))
+    dls = block.dataloaders(range(8), bs=2, num_workers=0, device='cpu')
     spy = Spy()
-    learn = quiet(vision_learner(dls, 'resnet18', pretrained=False, n_out=2, normalize=False, cbs=[LabelSmooth(.1, 'paper'), spy]))
+    learn = quiet(vision_learner(dls, 'resnet18', pretrained=False, n_out=2, normalize=False,
+                                 cbs=[LabelSmooth(.1, 'paper'), spy]))
     assert type(learn.model[0]).__name__ == 'TimmBody'
     learn.fit(1)
-    for pred,(y,),got in zip(spy.preds, spy.hard, spy.losses): assert got.item() == pytest.approx(paper(pred, y, .1).item(), rel=1e-5)
+    assert_paper(spy)
     assert_close(learn.get_preds()[0].sum(1), torch.ones(2))
 
 # Hints for losses and axes that are nearly right
 
 @pytest.mark.parametrize('loss,says', [
-    pytest.param(nn.NLLLoss(), 'without the model.s last log_softmax: nn.CrossEntropyLoss', id='NLLLoss'),
-    pytest.param(F.nll_loss, 'without the model.s last log_softmax', id='nll_loss'),
-    pytest.param(nn.BCELoss(), 'without the model.s last sigmoid: nn.BCEWithLogitsLoss', id='BCELoss'),
-    pytest.param(BCELossFlat(), 'without the model.s last sigmoid', id='BCELossFlat'),
-    pytest.param(type('Mine', (CrossEntropyLossFlat,), {})(), 'derive it from SoftCrossEntropyLossFlat', id='subclass')])
+    param(nn.NLLLoss(), 'without the model.s last log_softmax: nn.CrossEntropyLoss', id='NLLLoss'),
+    param(F.nll_loss, 'without the model.s last log_softmax', id='nll_loss'),
+    param(nn.BCELoss(), 'without the model.s last sigmoid: nn.BCEWithLogitsLoss', id='BCELoss'),
+    param(BCELossFlat(), 'without the model.s last sigmoid', id='BCELossFlat'),
+    param(type('Mine', (CrossEntropyLossFlat,), {})(), 'derive it from SoftCrossEntropyLossFlat', id='subclass')])
 def test_a_loss_that_is_nearly_right_gets_a_hint(loss, says):
     with pytest.raises(TypeError, match=says): soft_loss(loss)
 
 def test_masks_without_axis_1_are_asked_for_it():
     items = [(torch.randn(3, 8, 8), torch.randint(0, 4, (8, 8))) for _ in range(8)]
-    learn = make(items, nn.Conv2d(3, 4, 1), CrossEntropyLossFlat(), [LabelSmooth()])
+    learn = items_learner(items, nn.Conv2d(3, 4, 1), CrossEntropyLossFlat(), LabelSmooth())
     with pytest.raises(ValueError, match='was axis=1 meant'): learn.fit(1)
 
 def test_what_does_not_flatten_has_torchs_class_axis():

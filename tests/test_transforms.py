@@ -1,13 +1,14 @@
-"The loss under torch's transforms, tracers and compiler: each beside torch's own loss against the dense target"
+"The loss under torch's transforms, tracers and compiler: each against torch's own loss of the dense target"
 import pytest, torch, torch.nn.functional as F
 from packaging.version import Version
+from pytest import param
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.func import grad, hessian, jacrev, jvp, vmap
 from torch.testing import assert_close
 from fastai_labelsmooth.all import *
 
-shapes = {'few': (6, 5), 'many': (64, 4096)} # on either side of where the loss takes its other way
+shapes = {'few': (6, 5), 'many': (64, 4096)} # below and above the size from which the loss is fused
 sizes = pytest.mark.parametrize('size', shapes)
 kinds = pytest.mark.parametrize('kind', ['hard', 'soft', 'dense'])
 
@@ -24,26 +25,29 @@ def torchs(dense): return lambda z: F.cross_entropy(z, dense)
 
 @sizes
 @kinds
-@pytest.mark.parametrize('transform', [grad, jacrev, lambda f: lambda z: jvp(f, (z,), (torch.ones_like(z)*.1,))[1],
-    lambda f: lambda z: grad(lambda x: grad(f)(x).pow(2).sum())(z)], ids=['grad', 'jacrev', 'jvp', 'grad of grad'])
-def test_func(transform, kind, size):
+@pytest.mark.parametrize('transform', [
+    param(grad, id='grad'),
+    param(jacrev, id='jacrev'),
+    param(lambda f: lambda z: jvp(f, (z,), (torch.ones_like(z)*.1,))[1], id='jvp'),
+    param(lambda f: lambda z: grad(lambda x: grad(f)(x).pow(2).sum())(z), id='grad of grad')])
+def test_func_transforms_agree(transform, kind, size):
     inp,targ,dense = case(kind, size)
     assert_close(transform(ours(targ))(inp), transform(torchs(dense))(inp), rtol=1e-4, atol=1e-6)
 
 @kinds
-def test_hessian(kind):
+def test_hessians_agree(kind):
     inp,targ,dense = case(kind)
     assert_close(hessian(ours(targ))(inp), hessian(torchs(dense))(inp), rtol=1e-4, atol=1e-6)
 
 @kinds
-def test_vmap_over_logits(kind):
+def test_vmap_over_logits_agrees(kind):
     inp,targ,dense = case(kind)
     many = torch.stack([inp, inp*2, -inp])
     assert_close(vmap(ours(targ))(many), torch.stack([torchs(dense)(o) for o in many]))
     assert_close(vmap(grad(ours(targ)))(many), torch.stack([grad(torchs(dense))(o) for o in many]))
 
 @pytest.mark.parametrize('kind', ['hard', 'dense'])
-def test_vmap_over_logits_and_targets(kind):
+def test_vmap_over_logits_and_targets_agrees(kind):
     "A gradient for each item"
     inp,targ,dense = case(kind)
     def each(f): return vmap(grad(lambda z, t: f(z[None], t[None])))
@@ -51,7 +55,7 @@ def test_vmap_over_logits_and_targets(kind):
 
 @sizes
 @kinds
-def test_forward_mode(kind, size):
+def test_forward_mode_agrees(kind, size):
     inp,targ,dense = case(kind, size)
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(inp, torch.ones_like(inp)*.1)
@@ -60,7 +64,7 @@ def test_forward_mode(kind, size):
 
 @sizes
 @kinds
-def test_traced(kind, size):
+def test_traces_agree(kind, size):
     inp,targ,dense = case(kind, size)
     other = inp.flip(0)*2
     for trace in (lambda f: torch.jit.trace(f, inp, check_trace=False), lambda f: make_fx(f)(inp)):
@@ -71,7 +75,7 @@ def test_traced(kind, size):
 
 @sizes
 @kinds
-def test_compiled(kind, size):
+def test_compiled_gradients_agree(kind, size):
     inp,targ,dense = case(kind, size)
     torch._dynamo.reset()
     a,b = inp.clone().requires_grad_(),inp.clone().requires_grad_()

@@ -1,4 +1,4 @@
-"Votes as labels, through fastai's texts, tables and pictures"
+"Votes as labels, through fastai's texts, tables and pictures, its metrics, and the results that are looked at"
 import pickle, re
 from collections import Counter
 from copy import deepcopy
@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest, scipy.stats,
 import torch, torch.nn.functional as F
 from hypothesis import given, strategies as st
 from PIL import Image
+from pytest import param
 from torch.testing import assert_close
 from fastai.text.all import *
 from fastai.vision.all import *
@@ -28,21 +29,30 @@ def table(n=120, seed=0):
     df = pd.DataFrame(counts, columns=names, index=[f'row{i}' for i in range(n)])
     return df.assign(x=x, word=[' '.join(['good']*int(9*o) + ['bad']*int(9-9*o)) for o in x], kind=['a', 'b']*(n//2))
 
-def shares_of(df): return torch.tensor([[float(Fraction(int(v), int(sum(r)))) for v in r] for r in df[names].to_numpy()])
+def shares_of(df):
+    "Each row's votes over their sum, without rounding in between"
+    return torch.tensor([[float(Fraction(int(v), int(sum(r)))) for v in r] for r in df[names].to_numpy()])
 
 def valid_last(df): return IndexSplitter(range(len(df)*3//4, len(df)))
 
-def vector_block(df, **kwargs):
-    "The number as a vector of two, in a plain DataBlock"
-    return DataBlock((TransformBlock, VotesBlock(names)), get_x=to_vector, get_y=ColReader(names), splitter=valid_last(df), **kwargs)
-
 def to_vector(row): return torch.tensor([row['x'], 1.], dtype=torch.float32)
+
+def vector_block(df, cols=names):
+    "The number as a vector of two, in a plain DataBlock, the votes in columns `cols`"
+    return DataBlock((TransformBlock, VotesBlock(names)), get_x=to_vector, get_y=ColReader(cols),
+                     splitter=valid_last(df))
+
+def pair_block(valid):
+    "Items that are pairs of input and votes, those at `valid` for validation"
+    return DataBlock((TransformBlock, VotesBlock(names)), get_x=ItemGetter(0), get_y=ItemGetter(1),
+                     splitter=IndexSplitter(valid))
 
 def vector_learner(cbs=None, df=None, loss_func=None, **kwargs):
     df = table() if df is None else df
     dls = vector_block(df).dataloaders(df, bs=16, num_workers=0, device='cpu')
     set_seed(0)
-    return quiet(Learner(dls, nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 3)), loss_func, cbs=cbs, **kwargs))
+    model = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 3))
+    return quiet(Learner(dls, model, loss_func, cbs=cbs, **kwargs))
 
 # Reading
 
@@ -55,9 +65,18 @@ def test_shares_are_counts_over_their_sum(votes):
     got = read(votes)
     assert type(got) is TensorVotes and got.dtype == torch.float32
     assert_close(torch.tensor(got.tolist()), want)
-    others = [tuple(votes), np.array(votes), np.array(votes)/sum(votes), torch.tensor(votes), L(votes), pd.Series(votes), pd.Series(votes, names),
-              dict(zip(names, votes)), pd.Series(votes[::-1], names[::-1]), Counter({k:v for k,v in zip(names, votes) if v})]
-    for o in others: assert_close(torch.tensor(read(o).tolist()), want)
+    in_order = [tuple(votes), np.array(votes), np.array(votes)/sum(votes), torch.tensor(votes), L(votes),
+                pd.Series(votes)]
+    by_name = [pd.Series(votes, names), pd.Series(votes[::-1], names[::-1]), dict(zip(names, votes)),
+               Counter({k: v for k,v in zip(names, votes) if v})]
+    for o in in_order+by_name: assert_close(torch.tensor(read(o).tolist()), want)
+
+@pytest.mark.parametrize('kind', [list, tuple, np.array, L], ids=lambda o: o.__name__)
+def test_the_names_that_annotators_gave(kind):
+    assert ReadVotes(names)(kind(['high', 'low', 'high'])).tolist() == pytest.approx([1/3, 0, 2/3])
+    assert ReadVotes(['4', '9', '8'])(kind(['4', '9', '8'])).tolist() == pytest.approx([1/3]*3)
+    counts = ReadVotes(['4', '9', '8'])(kind([4, 9, 8])) # numbers are counts
+    assert counts.tolist() == pytest.approx([4/21, 9/21, 8/21])
 
 @given(counts)
 def test_names_come_most_first(votes):
@@ -73,17 +92,25 @@ def test_votes_in_words():
     assert str(Votes({i: .25 for i in range(4)})) == '0 25%, 1 25%, 2 25%…'
     assert str(Votes({i: .001 for i in range(1000)})).startswith('0 0%, 1 0%, 2 0%')
 
-bad = [([1, -1, 3], ValueError, "'middle': -1.0"), ([0, 0, 0], ValueError, "'middle': 0.0"), ([1, float('nan'), 1], ValueError, 'nan'),
-       ([1, float('inf'), 1], ValueError, 'inf'), ([1, 2], ValueError, '[1, 2]'), (dict(low=1, hihg=2), ValueError, "'hihg'"), ({}, ValueError, "'low': 0.0"), ([[1], [2]], ValueError, '[[1], [2]]'),
-       ('low', ValueError, "'low'"), (3, ValueError, '3'), (['low', 'low', 'high'], TypeError, 'Counter'), (None, ValueError, 'None')]
-
-@pytest.mark.parametrize('votes,error,said', bad, ids=[str(o[0]) for o in bad])
+@pytest.mark.parametrize('votes,error,said', [
+    param([1, -1, 3], ValueError, "'middle': -1.0", id='below 0'),
+    param([0, 0, 0], ValueError, "'middle': 0.0", id='none'),
+    param([1, float('nan'), 1], ValueError, 'nan', id='nan'),
+    param([1, float('inf'), 1], ValueError, 'inf', id='inf'),
+    param([1, 2], ValueError, '[1, 2]', id='too few'),
+    param(dict(low=1, hihg=2), ValueError, "'hihg'", id='unknown name'),
+    param({}, ValueError, "'low': 0.0", id='empty dict'),
+    param([[1], [2]], ValueError, '[[1], [2]]', id='nested'),
+    param('low', ValueError, "'low'", id='a name'),
+    param(3, ValueError, '3', id='a number'),
+    param(['low', 'low', 'hihg'], ValueError, "'hihg'", id='unknown names'),
+    param([1, 'low', 2], TypeError, 'numbers of votes, or the names', id='mixed'),
+    param(None, ValueError, 'None', id='None')])
 @pytest.mark.parametrize('where', [7, 19], ids=['training', 'validation'])
 def test_bad_votes_name_item_and_value(votes, error, said, where):
     items = [(f'text {i}', [1, 2, 3]) for i in range(20)]
     items[where] = (f'text {where}', votes)
-    block = DataBlock((TransformBlock, VotesBlock(names)), get_x=ItemGetter(0), get_y=ItemGetter(1), splitter=IndexSplitter(range(15, 20)))
-    with pytest.raises(error) as e: block.dataloaders(items, num_workers=0)
+    with pytest.raises(error) as e: pair_block(range(15, 20)).dataloaders(items, num_workers=0)
     assert f"item {where} (('text {where}'" in str(e.value) and said in str(e.value) and 'expected' in str(e.value)
 
 @pytest.mark.parametrize('value', [-1, np.nan])
@@ -91,23 +118,28 @@ def test_bad_columns_name_item_and_value(value):
     df = table()
     df['middle'] = df.middle.astype(float)
     df.loc['row100', 'middle'] = value
-    with pytest.raises(ValueError, match=r"item 100 \(index 'row100'\): votes=.*%s.*expected" % value): vector_block(df).dataloaders(df)
-    with pytest.raises(ValueError, match=r"index 'row100'\): votes=.*%s.*expected" % value): tabular_dls(df)
+    says = rf"index 'row100'\): votes=.*{value}.*expected"
+    with pytest.raises(ValueError, match=r'item 100 \('+says): vector_block(df).dataloaders(df)
+    with pytest.raises(ValueError, match=says): tabular_dls(df)
 
 def test_bad_votes_of_a_test_set():
     learn,df = vector_learner(),table()
     df.loc['row3', names] = 0
-    with pytest.raises(ValueError, match="'middle': 0.0"""): learn.dls.test_dl(df, with_labels=True, num_workers=0).one_batch()
+    dl = learn.dls.test_dl(df, with_labels=True, num_workers=0)
+    with pytest.raises(ValueError, match="'middle': 0.0"): dl.one_batch()
 
-@pytest.mark.parametrize('vocab,error', [(['a'], ValueError), (['a', 'b', 'a'], ValueError), ('abc', TypeError), ([], ValueError)])
+@pytest.mark.parametrize('vocab,error', [
+    param(['a'], ValueError, id='one name'),
+    param(['a', 'b', 'a'], ValueError, id='a name twice'),
+    param('abc', TypeError, id='text'),
+    param([], ValueError, id='empty')])
 def test_bad_vocab(vocab, error):
     with pytest.raises(error, match='vocab='): VotesBlock(vocab)
 
 def test_columns_in_another_order():
     df,turned = table(),names[::-1]
     for cols in (turned, [list(df).index(o) for o in turned]):
-        block = DataBlock((TransformBlock, VotesBlock(names)), get_x=to_vector, get_y=ColReader(cols), splitter=valid_last(df))
-        with pytest.raises(ValueError, match='expected the order of the vocab'): block.dataloaders(df)
+        with pytest.raises(ValueError, match='expected the order of the vocab'): vector_block(df, cols).dataloaders(df)
     with pytest.raises(ValueError, match='expected the order of the vocab'): tabular_dls(df, y_names=turned)
     with pytest.raises(ValueError, match='expected 3 columns'): tabular_dls(df, y_names=names[:2])
     renamed = df.rename(columns=dict(low='n0', middle='n1', high='n2')) # their order is the user's word
@@ -161,7 +193,8 @@ def test_class_weights():
     learn = vector_learner(loss_func=VotesLossFlat(weight=w))
     logits,y = learn.get_preds(act=noop)[0].double(),shares_of(df[90:]).double()
     each,item = F.cross_entropy(logits, y, reduction='none'),w[y.argmax(1)].double()
-    assert learn.validate()[0] == pytest.approx(((each*item).sum()/item.sum()).item(), abs=.05) # fastai averages batches
+    want = ((each*item).sum()/item.sum()).item()
+    assert learn.validate()[0] == pytest.approx(want, abs=.05) # fastai averages batches
     assert learn.validate()[0] != pytest.approx(each.mean().item(), abs=1e-3)
 
 def test_more_votes_more_weight():
@@ -179,14 +212,16 @@ def test_more_votes_more_weight():
 # Mixing and precision
 
 def pictures(n=64):
+    "Pictures of noise, each with the votes of 9 people"
     rng = np.random.default_rng(0)
-    return [(torch.tensor(rng.normal(size=(1, 8, 8)), dtype=torch.float32), rng.multinomial(9, [.2, .3, .5])) for _ in range(n)]
+    def picture(): return torch.tensor(rng.normal(size=(1, 8, 8)), dtype=torch.float32)
+    return [(picture(), rng.multinomial(9, [.2, .3, .5])) for _ in range(n)]
 
 def picture_learner(cbs, **kwargs):
-    block = DataBlock((TransformBlock, VotesBlock(names)), get_x=ItemGetter(0), get_y=ItemGetter(1), splitter=IndexSplitter(range(48, 64)))
-    dls = block.dataloaders(pictures(), bs=16, num_workers=0, device='cpu')
+    dls = pair_block(range(48, 64)).dataloaders(pictures(), bs=16, num_workers=0, device='cpu')
     set_seed(0)
-    return quiet(Learner(dls, nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3)), cbs=cbs, metrics=on_majority(accuracy), **kwargs))
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3))
+    return quiet(Learner(dls, model, cbs=cbs, metrics=on_majority(accuracy), **kwargs))
 
 @pytest.mark.parametrize('smooth', [None, .2])
 @pytest.mark.parametrize('mixer', [MixUp, CutMix])
@@ -195,7 +230,8 @@ def test_mixed_votes(mixer, smooth):
     mix,seen = mixer(),[]
     class Look(Callback):
         run_valid,order = False,LabelSmooth.order+1
-        def after_loss(self): seen.append((self.pred.detach().double(), self.y, mix.yb1[0], mix.lam.double(), self.loss.item()))
+        def after_loss(self):
+            seen.append((self.pred.detach().double(), self.y, mix.yb1[0], mix.lam.double(), self.loss.item()))
     learn = picture_learner([mix, Look(), *([LabelSmooth(smooth)] if smooth else [])])
     learn.fit(2, 1e-3)
     on,off = on_off(smooth or 0, 3)
@@ -226,7 +262,9 @@ def test_bf16(monkeypatch):
 
 def random_votes(n=50, seed=0):
     rng = np.random.default_rng(seed)
-    return torch.tensor(rng.normal(size=(n, 3)), dtype=torch.float32),TensorVotes(torch.tensor(rng.dirichlet([1, 1, 1], n), dtype=torch.float32))
+    drawn = rng.normal(size=(n, 3)),rng.dirichlet([1, 1, 1], n)
+    logits,votes = (torch.tensor(o, dtype=torch.float32) for o in drawn)
+    return logits,TensorVotes(votes)
 
 class Confused(Metric):
     "A metric with a state of its own"
@@ -239,15 +277,16 @@ def test_metrics_of_hard_targets_see_the_majority():
     cohen = skm_to_fastai(skm.cohen_kappa_score)
     metrics = [accuracy, error_rate, partial(top_k_accuracy, k=2), F1Score(average='macro'), cohen, RocAuc(), Confused]
     learn = vector_learner(metrics=[on_majority(o) for o in metrics])
-    assert learn.recorder.metrics.attrgot('name')[:5] == ['accuracy', 'error_rate', 'top_k_accuracy', 'f1_score', 'cohen_kappa_score']
+    shown = learn.recorder.metrics.attrgot('name')[:5]
+    assert shown == ['accuracy', 'error_rate', 'top_k_accuracy', 'f1_score', 'cohen_kappa_score']
     learn.fit(3, 1e-2)
     got = list(learn.recorder.values[-1][2:])
     probs,targs = (o.numpy() for o in learn.get_preds())
     pred,hard = probs.argmax(1),np.array([list(o).index(max(o)) for o in targs])
     assert 0 < (pred == hard).mean() < 1 and len({*hard}) == 3
     top2 = np.mean([h in np.argsort(-p)[:2] for p,h in zip(probs, hard)])
-    want = [(pred == hard).mean(), (pred != hard).mean(), top2, skm.f1_score(hard, pred, average='macro'), skm.cohen_kappa_score(hard, pred),
-            skm.roc_auc_score(hard, probs, multi_class='ovr'), (pred != hard).sum()]
+    want = [(pred == hard).mean(), (pred != hard).mean(), top2, skm.f1_score(hard, pred, average='macro'),
+            skm.cohen_kappa_score(hard, pred), skm.roc_auc_score(hard, probs, multi_class='ovr'), (pred != hard).sum()]
     assert got == pytest.approx(want, abs=1e-5)
 
 def test_majority_of_ties_and_of_hard_targets():
@@ -269,9 +308,9 @@ def test_without_on_majority_it_is_an_error():
     pred,votes = random_votes()
     for metric in (accuracy, F1Score(average='macro'), mse):
         with pytest.raises(TypeError, match='on_majority'): metric(pred, votes)
-    learn = vector_learner()
-    with pytest.raises(TypeError, match='argmax'): ClassificationInterpretation.from_learner(learn).confusion_matrix()
-    with pytest.raises(TypeError, match='argmax'): ClassificationInterpretation.from_learner(tab_learner()).confusion_matrix()
+    for learn in (vector_learner(), tab_learner()):
+        interp = ClassificationInterpretation.from_learner(learn)
+        with pytest.raises(TypeError, match='argmax'): interp.confusion_matrix()
 
 @pytest.mark.parametrize('seed', range(3))
 def test_kl_and_entropy_correlation(seed):
@@ -297,12 +336,14 @@ def test_kl_of_unequal_batches():
 # Tables
 
 def tabular_dls(df, y_names=names, **kwargs):
-    return TabularDataLoaders.from_df(df, procs=[Categorify, Normalize], cat_names=['kind'], cont_names=['x'], y_names=y_names, y_block=VotesBlock(names),
-                                      valid_idx=list(range(90, 120)), bs=16, device='cpu', **kwargs)
+    return TabularDataLoaders.from_df(df, procs=[Categorify, Normalize], cat_names=['kind'], cont_names=['x'],
+                                      y_names=y_names, y_block=VotesBlock(names), valid_idx=list(range(90, 120)),
+                                      bs=16, device='cpu', **kwargs)
 
 def tab_learner(df=None):
     set_seed(0)
-    return quiet(tabular_learner(tabular_dls(table() if df is None else df), layers=[8], metrics=[on_majority(accuracy), VotesKL()]))
+    dls = tabular_dls(table() if df is None else df)
+    return quiet(tabular_learner(dls, layers=[8], metrics=[on_majority(accuracy), VotesKL()]))
 
 def test_a_table(monkeypatch, tmp_path):
     df = table()
@@ -338,10 +379,12 @@ def test_a_table(monkeypatch, tmp_path):
 @pytest.fixture(scope='module')
 def text():
     df = table()
-    dls = TextDataLoaders.from_df(df, text_col='word', label_col=names, y_block=VotesBlock(names), seed=0, bs=16, num_workers=0)
+    dls = TextDataLoaders.from_df(df, text_col='word', label_col=names, y_block=VotesBlock(names), seed=0, bs=16,
+                                  num_workers=0)
     set_seed(0)
     config = {**awd_lstm_clas_config, 'emb_sz': 8, 'n_hid': 8, 'n_layers': 1}
-    learn = quiet(text_classifier_learner(dls, AWD_LSTM, config=config, pretrained=False, metrics=[on_majority(accuracy), VotesKL()], cbs=LabelSmooth(.1)))
+    learn = quiet(text_classifier_learner(dls, AWD_LSTM, config=config, pretrained=False, cbs=LabelSmooth(.1),
+                                          metrics=[on_majority(accuracy), VotesKL()]))
     learn.fit(1, 1e-2)
     return learn,df
 
@@ -363,7 +406,8 @@ def test_texts(text, monkeypatch):
     assert list(batch) == ['text', 'votes'] and list(results) == ['text', 'votes', 'votes_']
     assert all(percents.match(o) for o in batch.votes)
     order = learn.dls.valid.get_idxs()[:4]
-    assert list(results.votes) == [in_words(targs[i]) for i in order] and list(results.votes_) == [in_words(probs[i]) for i in order]
+    assert list(results.votes) == [in_words(targs[i]) for i in order]
+    assert list(results.votes_) == [in_words(probs[i]) for i in order]
     votes,shares,p = learn.predict(df.word[learn.dls.valid_ds.items.index[0]])
     assert_close(p, probs[0], rtol=1e-4, atol=1e-5)
     assert_close(shares.as_subclass(Tensor), p)
@@ -392,10 +436,10 @@ def test_texts_of_a_test_set(text, labels):
 @pytest.fixture(scope='module')
 def vision(tmp_path_factory):
     path,df = tmp_path_factory.mktemp('pictures'),table(40)
-    for name,x in zip(df.index, df.x): Image.fromarray(np.full((32, 32, 3), int(255*x), dtype=np.uint8)).save(path/f'{name}.png')
     df = df.assign(file=[f'{o}.png' for o in df.index])
-    dls = ImageDataLoaders.from_df(df, path, fn_col='file', label_col=names, y_block=VotesBlock(names), seed=0, bs=8, num_workers=0, device='cpu',
-                                   batch_tfms=aug_transforms(size=32))
+    for file,x in zip(df.file, df.x): Image.fromarray(np.full((32, 32, 3), int(255*x), dtype=np.uint8)).save(path/file)
+    dls = ImageDataLoaders.from_df(df, path, fn_col='file', label_col=names, y_block=VotesBlock(names), seed=0, bs=8,
+                                   num_workers=0, device='cpu', batch_tfms=aug_transforms(size=32))
     set_seed(0)
     learn = quiet(vision_learner(dls, resnet18, pretrained=False, metrics=on_majority(accuracy)))
     learn.fit(1, 1e-3)
@@ -438,7 +482,8 @@ def test_a_loss_that_decodes_to_a_class():
 def test_shares_of_sigmoid_labels():
     "fastai's own block takes them"
     items = [(torch.randn(2), [.2, 1., .5]) for _ in range(20)]
-    block = DataBlock((TransformBlock, MultiCategoryBlock(encoded=True, vocab=names)), get_x=ItemGetter(0), get_y=ItemGetter(1))
+    blocks = TransformBlock,MultiCategoryBlock(encoded=True, vocab=names)
+    block = DataBlock(blocks, get_x=ItemGetter(0), get_y=ItemGetter(1))
     dls = block.dataloaders(items, bs=4, num_workers=0)
     learn = quiet(Learner(dls, nn.Linear(2, 3), cbs=LabelSmooth(.1)))
     assert type(learn.loss_func) is BCEWithLogitsLossFlat
@@ -465,19 +510,20 @@ def test_topk_of_votes():
     assert 'target' not in learn.topk(dl=learn.dls.test_dl(df, num_workers=0))
 
 def test_temperature_of_votes():
-    "It has the smallest cross-entropy with the votes; that with the majority is another's"
+    "It has the smallest cross-entropy with the votes, not with the majority"
     learn = vector_learner()
     learn.fit(5, 1e-2)
     logits,votes = (o.as_subclass(Tensor).double() for o in learn.get_preds(act=noop))
     temps = np.geomspace(.05, 20, 2000)
-    best = {k: temps[np.argmin([F.cross_entropy(logits/t, y).item() for t in temps])] for k,y in dict(votes=votes, majority=votes.argmax(1)).items()}
-    assert temperature(learn) == pytest.approx(best['votes'], rel=.01)
-    assert abs(best['votes']/best['majority']-1) > .05
+    def best(y): return temps[np.argmin([F.cross_entropy(logits/t, y).item() for t in temps])]
+    by_votes,by_majority = best(votes),best(votes.argmax(1))
+    assert temperature(learn) == pytest.approx(by_votes, rel=.01)
+    assert abs(by_votes/by_majority-1) > .05
     nll = CalibrationInterpretation.from_learner(learn).summary().loc['all', 'negative log-likelihood']
     assert nll == pytest.approx(F.cross_entropy(logits, votes).item(), rel=1e-5)
 
 def test_logits_are_not_read_as_shares():
-    "Of a raw torch loss, which has no activation"
+    "A raw torch loss has no activation, so its predictions are logits"
     read = ReadVotes(['a', 'b', 'c'])
     with pytest.raises(ValueError, match='no shares.*VotesLossFlat'): read.decode(TensorVotes([-.22, .28, -.04]))
 

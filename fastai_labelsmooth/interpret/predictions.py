@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../nbs/interpret/01_predictions.ipynb #pr000005
 from typing import NamedTuple
 import pandas as pd
-from torch.utils.data import RandomSampler
+from torch.utils.data import RandomSampler, Subset
 from fastai.basics import *
 from ..eps import is_int
 from ..pairing import Task, task_of
@@ -50,7 +50,7 @@ def in_fixed_order(dl):
     "A fastai `DataLoader` that keeps to one order, and where in the dataset its items are (None for others)"
     if isinstance(getattr(dl, 'sampler', None), RandomSampler): raise ValueError(
         f"dl={dl!r} shuffles, and does not say where its items are: expected shuffle=False, or a fastai DataLoader")
-    if not hasattr(dl, 'get_idxs'): return dl,None
+    if not getattr(dl, 'indexed', False): return dl,None # not fastai's, or of a dataset that is iterated over
     dl = dl.new(shuffle=False, drop_last=False)
     idxs = list(dl.get_idxs())
     return dl.new(get_idxs=partial(list, idxs)),tensor(idxs)
@@ -83,9 +83,11 @@ def stream(
     return Streamed(dl, idxs, cb.task, cb.n_targs)
 
 # %% ../../nbs/interpret/01_predictions.ipynb #pr000018
-def _vocabs(dls, n_targs):
+def vocabs(dls, n_targs):
     "The vocabulary of each target, None where it has none"
-    if hasattr(dls, 'tls') and 'vocab' not in vars(dls): return [getattr(o, 'vocab', None) for o in dls.tls[dls.n_inp:]]
+    if hasattr(dls, 'tls') and 'vocab' not in vars(dls):
+        codes = getattr(getattr(dls, 'after_item', None), 'codes', None) # of a MaskBlock
+        return [getattr(o, 'vocab', codes) for o in dls.tls[dls.n_inp:]]
     vocab = getattr(dls, 'vocab', None)
     is_one = not is_listy(vocab) or not len(vocab) or isinstance(vocab[-1], str) or not hasattr(vocab[-1], '__len__')
     return [vocab] if is_one else list(vocab)[-n_targs:] # those of inputs, as of text, come first
@@ -97,19 +99,32 @@ def class_names(
     n_targs:int=1 # How many targets a batch has
 ) -> list: # Names, or numbers where there are none
     "The names of the classes of a target"
-    vocabs = _vocabs(dls, max(n_targs, targ_idx+1, -targ_idx))
-    vocab = vocabs[targ_idx] if -len(vocabs) <= targ_idx < len(vocabs) else None
+    each = vocabs(dls, max(n_targs, targ_idx+1, -targ_idx))
+    vocab = each[targ_idx] if -len(each) <= targ_idx < len(each) else None
     return list(vocab) if vocab is not None and len(vocab) == n else list(range(n))
 
 # %% ../../nbs/interpret/01_predictions.ipynb #pr000020
-def _item_names(streamed, n):
-    "File names where items are paths (whole ones if several have the same name), or else numbers"
-    idxs = list(range(n)) if streamed.idxs is None else sorted(streamed.idxs.tolist())
-    items = getattr(streamed.dl, 'items', None)
-    if not is_listy(items) or not isinstance(items[0], Path): return idxs
-    paths = [items[i] for i in idxs]
-    names = [o.name for o in paths]
-    return names if len(set(names)) == n else [str(o) for o in paths]
+def own_sources(
+    dataset # Of a `DataLoader`
+) -> pd.Index: # One for each item; None if there is nothing but its position
+    """Where items come from: the file's path, the row's label in its DataFrame, or the item itself if it is a number,
+    as of `Datasets(range(n), ...)`"""
+    if isinstance(dataset, Subset): return sources(dataset.dataset)[list(dataset.indices)]
+    items = getattr(dataset, 'items', None)
+    if isinstance(items, (pd.DataFrame, pd.Series)): return items.index.rename(None)
+    if not is_listy(items) or not len(items): return None
+    if all(isinstance(o, Path) for o in items): return pd.Index(list(items), dtype=object)
+    if all(is_int(o) for o in items) and len(set(items)) == len(items): return pd.Index([int(o) for o in items])
+
+def sources(dataset):
+    "As `own_sources`, or else positions"
+    return ifnone(own_sources(dataset), pd.RangeIndex(len(dataset)))
+
+def _streamed_sources(streamed, n):
+    "The source of each row, in dataset order"
+    idxs = np.arange(n) if streamed.idxs is None else np.sort(streamed.idxs.numpy())
+    dataset = getattr(streamed.dl, 'dataset', None)
+    return (sources(dataset) if hasattr(dataset, '__len__') else pd.RangeIndex(n))[idxs]
 
 def _target_names(a, names):
     "The most probable class of each target, or all labels that most voted for; None where it is ignored"
@@ -145,8 +160,9 @@ def topk(self:Learner,
     k:int=None, # How many classes, best first; None: 3, or all if there are fewer
     ds_idx:int=1, # Dataset of `dls` if `dl` is None: 0 train, 1 valid
     dl=None # `DataLoader` to use instead, with or without targets (`dls.test_dl(items)`)
-) -> pd.DataFrame: # Indexed by `item`: `target` and `loss` (nats) where there are any, then `pred_1`, `prob_1`, ...
-    "The `k` most probable classes (multilabel: labels; one logit: its two answers) of each item, by name"
+) -> pd.DataFrame: # Indexed by `source`: `source`, `target` and `loss` (nats) if there are any, `pred_1`, `prob_1`, ...
+    """The `k` most probable classes (multilabel: labels; one logit: its two answers) of each item, by name.
+    `source` is the file's path or the row's label in its DataFrame, so that `learn.topk().join(df)` shows the rows"""
     if k is not None and (not is_int(k) or k < 1):
         raise ValueError(f"k={k!r}: expected a number of classes, at least 1")
     batches = []
@@ -162,4 +178,6 @@ def topk(self:Learner,
     a = Answers(task[0], None, prob, targ, nll, keep)
     names = class_names(self.dls, a.task.n, targ_idx_of(self), done.n_targs)
     res = _table(a, int(k or min(3, a.task.n)), names, done.n_targs > 0)
-    return res.set_index(pd.Index(_item_names(done, len(res)), name='item'))
+    res.index = _streamed_sources(done, len(res))
+    res.insert(0, 'source', res.index)
+    return res

@@ -98,7 +98,7 @@ def _middle(x):
     "The middle slice of a volume"
     return x[len(x)//2]
 
-def _draw_input(x, ax):
+def draw_input(x, ax):
     "Draw an input of any kind that has a picture or a text"
     if is_listy(x) and not isinstance(x, str): x = x[0]
     if isinstance(x, str):
@@ -111,7 +111,8 @@ def _draw_input(x, ax):
 def _draw_image(x, ax):
     if isinstance(x, Tensor) and x.ndim == 4: x = x[:, x.shape[1]//2] # the middle slice of a volume
     if isinstance(x, Tensor) and x.ndim == 3 and len(x) not in (1, 3, 4): x = x[:1] # no colours: the first channel
-    show_image(x, ctx=ax, cmap='gray' if isinstance(x, Tensor) and len(x) == 1 else None)
+    is_grey = len(x) == 1 if isinstance(x, Tensor) and x.ndim == 3 else np.ndim(x) == 2
+    show_image(x, ctx=ax, cmap='gray' if is_grey else None)
 
 def _draw_mask(ax, mask, void):
     "Classes as colours, their boundaries as lines, void pixels white"
@@ -177,6 +178,6 @@ def show_batch(self:LabelSmooth,
     n,show = len(samples),_show_labels if task.sigmoid else _show_classes
     _,axs = plt.subplots(2, n, figsize=ifnone(figsize, (2.4*n, 4.6)), squeeze=False, layout='constrained')
     for sample,h,s,ax in zip(samples, hard, soft, axs.T):
-        _draw_input(sample[0], ax[0])
+        draw_input(sample[0], ax[0])
         show(ax[1], h, s, names)
     if axs[1,0].containers: axs[1,0].legend(loc='upper center', ncols=2, fontsize=8)

@@ -40,8 +40,6 @@ class _EvenlyObserved(torch.autograd.Function):
 # %% ../../nbs/smoothers/05_forward.ipynb #3e879abb
 def _observed_by(pred, T, axis):
     "Logits of a label whose class is drawn from the clean class's row of `T`"
-    # a millionth of the labels is wrong evenly, so that no label is impossible, however sure the model is
-    T = ((1-1e-6)*T + 1e-6/len(T)).to(pred.device, torch.promote_types(pred.dtype, torch.float32))
     p = _probs(pred, axis)
     if axis % p.ndim == p.ndim-1: return (p@T).log()
     return (T.t() @ p.flatten(axis+1)).view(p.shape).log() if axis else (p.movedim(0, -1)@T).movedim(-1, 0).log()
@@ -82,7 +80,7 @@ class Forward(Smoother):
     def __init__(self,
         T=None # Row-stochastic (N, N) or a DataFrame, rows the clean class, columns the label; None: wrong evenly
     ):
-        self.T = None
+        self.T = self.floored = None
         if T is None: return
         T,self.names = by_name('T', T)
         self.T,self.default_eps = noise_tensor(T),None
@@ -105,10 +103,17 @@ class Forward(Smoother):
 
     def __call__(self, targ, batch): return hard_target(targ, batch.task)
 
+    def possible(self, pred):
+        "`T` where no label is impossible: a millionth is wrong evenly. It is made once, on the device of `pred`"
+        dtype = torch.promote_types(pred.dtype, torch.float32)
+        if self.floored is None or (self.floored.device, self.floored.dtype) != (pred.device, dtype):
+            self.floored = ((1-1e-6)*self.T + 1e-6/len(self.T)).to(pred.device, dtype)
+        return self.floored
+
     def observed(self, pred, batch):
         task,eps = batch.task,batch.eps
         if not isinstance(pred, Tensor): batch.logits(self) # raises
-        if self.T is not None: return _observed_by(pred, self.T, task.axis)
+        if self.T is not None: return _observed_by(pred, self.possible(pred), task.axis)
         if task.sigmoid: return _observed_logit(pred, *binary_on_off(eps))
         if eps < 1e-12: return pred # less than a float tells from 1
         odds = (1-eps)*(task.n-1)/eps - 1 # (on-off)/off: the label's log(off + (on-off)*p), less log(off) of all

@@ -82,7 +82,9 @@ class Rows(ByClass):
             f"r has shape {tuple(self.r.shape)}: expected ({task.n}, {task.n}) for n={task.n} classes")
         _check_top(eps, self.r)
 
-    def table(self, batch): return self.r
+    def table(self, batch):
+        if isinstance(batch.pred, Tensor): self.r = self.r.to(batch.pred.device) # once, as it may be large
+        return self.r
 
     @classmethod
     def from_confusion(cls,

@@ -50,7 +50,7 @@ class Spatial(Mixture):
         ndim = x.ndim-2
         if ndim not in (2, 3): raise ValueError(f"mode={self!r} with targets of shape {tuple(x.shape)}: "
             "expected masks, with two or three dimensions of space beside items and classes")
-        weight = _kernel(self.size, self.sigma, ndim).to(x).expand(x.shape[1], 1, *[self.size]*ndim)
+        weight = _kernel(self.size, self.sigma, ndim).to(x, non_blocking=True).expand(x.shape[1], 1, *[self.size]*ndim)
         conv = F.conv2d if ndim == 2 else F.conv3d
         return conv(x, weight, padding=self.size//2, groups=x.shape[1])
 

@@ -12,10 +12,16 @@ import pandas as pd
 from typing import NamedTuple
 from fastai.basics import *
 from fastai.metrics import Perplexity, accuracy_multi, top_k_accuracy
+from fastai.text.data import LMDataLoader
 from ..callback import LabelSmooth
-from .refit import refits, untrained, untrained_preds
+from ..smoothers.forward import Forward
+from .refit import check_epochs, refits, targ_of, untrained, untrained_preds
+from .noise import fit_noise
+from ..interpret.calibration import Sample
 from ..interpret.metrics import BrierScore, ECE
+from ..interpret.predictions import stream
 from ..pairing import soft_loss, task_of
+from ..palette import palette
 from ..votes import EntropyCorrelation, VotesKL
 
 # %% ../../nbs/wrong_labels/02_eps_find.ipynb #ie000006
@@ -26,15 +32,96 @@ def _use(learn, eps):
     cb.eps,cb.smooth_valid = eps,False # the loss of smoothed targets says nothing about which eps is right
     return cb
 
+def _check_no_votes(targ):
+    "Labels may be wrong; of votes no share is"
+    if not isinstance(targ, Tensor) or not targ.is_floating_point() or ((targ == 0) | (targ == 1)).all(): return
+    raise ValueError("the validation targets are votes: expected labels. People who disagree tell how sure to be, and "
+                     "'forward' would take that for wrong labels. Train on the votes as they are")
+
 def _task(learn):
-    "The task of a learner, from a batch"
+    "(the mode that is tried, the task of a learner, from a batch)"
     with untrained(learn) as probe:
         cb = _use(probe, 0.)
         if cb.smoother.default_eps is None: raise ValueError(
             f"mode={cb.smoother!r} brings its own amounts: expected one with an eps, such as mode='forward'")
         valid = probe.dls.valid
         b = valid.one_batch() if hasattr(valid, 'one_batch') else first(valid)
-        return task_of(soft_loss(probe.loss_func), untrained_preds(probe, [b]), cb.n)
+        task = task_of(soft_loss(probe.loss_func), untrained_preds(probe, [b]), cb.n)
+        if isinstance(cb.smoother, Forward): _check_no_votes(targ_of(probe, b))
+        return cb.smoother,task
+
+# %% ../../nbs/wrong_labels/02_eps_find.ipynb #ie000009
+class EpsFind(NamedTuple):
+    "What `eps_find` found"
+    eps:float|tuple # The best; a pair (miss rate, false-positive rate) for labels that are scored one by one
+    table:pd.DataFrame # A row for each eps; `attrs` has `interval` and `n`, or `left_out`: what cannot be used, and why
+
+    @property
+    def interval(self): # (lo, hi), of a pair two of them; None where there was a training for each
+        return self.table.attrs.get('interval')
+
+# %% ../../nbs/wrong_labels/02_eps_find.ipynb #ie000017
+max_positions = 100_000 # Of masks and sequences a sample, at random
+
+def _labelled(learn, sigmoid):
+    "(probabilities, labels) of the validation set, a row for each position that counts"
+    sample = Sample(max_positions)
+    def update(a):
+        a = a.kept()
+        sample.max_n = min(max_positions, max(2**22//a.prob.shape[1], 1))
+        sample.add(a.prob, a.targ)
+    stream(learn, update)
+    probs,targ = (o.numpy() for o in sample.rows)
+    labels = targ.astype(int) if sigmoid else targ.argmax(1)
+    if len(np.unique(labels)) < 2: raise ValueError(
+        f"the {labels.size} validation labels that count are all the same, or there is none: expected two classes")
+    return probs,labels
+
+def _check_valid(learn, sigmoid):
+    "Raise before the training what would be raised after it"
+    if isinstance(learn.dls.valid, LMDataLoader): raise TypeError(
+        "a language model cannot tell a wrong token from an unexpected one: expected eps=[...], to train for each")
+    with untrained(learn) as probe:
+        _use(probe, 0.)
+        try: _labelled(probe, sigmoid)
+        except (TypeError, ValueError): raise
+        except Exception: pass # a callback may expect to have trained
+
+def _curves(noise):
+    "(name, best, interval, negative log-likelihood of a label in nats) of each rate"
+    rates = noise.curves or [(noise.share, noise.interval, noise.curve)]
+    for name,(best,interval,curve) in zip(('miss', 'false_pos') if noise.sigmoid else ('nll',), rates):
+        nll = -curve.log_lik/noise.n
+        yield name,round(best, 3),interval,nll.groupby(nll.index.to_series().round(3)).min()
+
+def _by_one(learn, n_epoch, lr, seed, fit, sigmoid, show_plot):
+    "Train once on the labels as they are, and fit the noise to the predictions"
+    _check_valid(learn, sigmoid)
+    with refits(learn, 1, n_epoch, lr, seed, fit) as refit:
+        noise = fit_noise(*_labelled(refit(change=lambda o: _use(o, 0.)), sigmoid), sigmoid=sigmoid)
+    names,best,interval,nll = zip(*_curves(noise))
+    table = pd.concat(nll, axis=1, keys=names).sort_index().rename_axis('eps')
+    if noise.is_blind:
+        best = (0.,)*len(best)
+        warnings.warn("eps=0 is set, which changes nothing: train for more epochs, or set the eps that you know")
+    if show_plot: _plot_curves(table, best, interval)
+    if not sigmoid: best,interval = best[0],interval[0]
+    table.attrs = dict(interval=interval, n=noise.n)
+    return EpsFind(best, table)
+
+# %% ../../nbs/wrong_labels/02_eps_find.ipynb #ie000018
+def _plot_curves(table, best, interval):
+    "The likelihood of the labels over each rate"
+    _,ax = plt.subplots(figsize=(7, 3.2), layout='constrained')
+    shown = table[table.index <= 2*max(hi for _,hi in interval) + .1]
+    for name,eps,(lo,hi),ls in zip(table, best, interval, ('-', '--')):
+        nll,what = shown[name].dropna(),'eps' if name == 'nll' else name
+        ax.plot(nll.index, nll, ls, color=palette.measured, label=f'{what}, all else fitted')
+        ax.axvline(eps, color=palette.forward, ls=ls, label=f'best: {what}={eps}')
+        ax.axvspan(lo, hi, color=palette.forward, alpha=.3, lw=0, label=f'between {lo:.3f} and {hi:.3f}')
+    ax.set(xlabel='share of wrong labels' if len(best) == 1 else 'rate', ylim=(None, shown.max().min()),
+           ylabel='negative log-likelihood\nof validation labels (nats)')
+    ax.legend(fontsize=8, ncols=3, loc='lower center', bbox_to_anchor=(.5, 1))
 
 # %% ../../nbs/wrong_labels/02_eps_find.ipynb #ie900006
 def _split(smoother, eps, task):
@@ -79,55 +166,60 @@ def _best(scores, lower):
     return int(np.nanargmin(scores if lower else -scores))
 
 # %% ../../nbs/wrong_labels/02_eps_find.ipynb #ie000008
-def _plot(table, by, best):
+def _plot(table, by, best, mode):
     "The curve, and the metrics with it"
     _,ax = plt.subplots(figsize=(7, 3.2), layout='constrained')
     pairs = any(isinstance(e, tuple) for e in table.index)
     x = range(len(table)) if pairs else table.index
     at = x[list(table.index).index(best)]
-    ax.plot(x, table['nll'], 'o-', color='#0072B2', label='nll')
+    color = palette.forward if isinstance(mode, Forward) else palette.smoothed
+    ax.plot(x, table['nll'], 'o-', color=color, label='nll')
     ax.set(xlabel='eps', ylabel='negative log-likelihood\nof validation labels (nats)')
     if pairs: ax.set_xticks(x, table.index)
-    ax.axvline(at, color='#D55E00', ls='--', label=f'best by {by}: eps={best}')
+    ax.axvline(at, color=color, ls='--', label=f'best by {by}: eps={best}')
     lines = ax.get_lines()
     if len(table.columns) > 1:
         right = ax.twinx()
-        for name,c in zip(table.columns[1:], ('#009E73', '#CC79A7', '#E69F00', '#56B4E9')):
-            lines = [*lines, *right.plot(x, table[name], 's:', color=c, label=name)]
+        for name,marker in zip(table.columns[1:], 's^vDx'):
+            lines = [*lines, *right.plot(x, table[name], f'{marker}:', color=palette.measured, label=name)]
         right.set_ylabel('on validation labels')
     ax.legend(handles=list(lines), fontsize=8, ncols=len(lines), loc='lower center', bbox_to_anchor=(.5, 1))
 
-# %% ../../nbs/wrong_labels/02_eps_find.ipynb #ie000009
-class EpsFind(NamedTuple):
-    "What `eps_find` found"
-    eps:float|tuple # The best
-    table:pd.DataFrame # A row for each eps; `attrs['left_out']` says which cannot be used, and why
+def _by_each(learn, n_epoch, lr, seed, fit, eps, by, lower, mode, task, show_plot):
+    "Train for each eps from the same weights"
+    kept,left = _split(mode, eps, task)
+    if left: warnings.warn(f"left out: {'; '.join(left.values())}")
+    rows = []
+    with refits(learn, len(kept), n_epoch, lr, seed, fit) as refit:
+        for e in kept: rows.append(refit(change=lambda o: _use(o, e), name=f'eps={e}').recorder.values[-1][1:])
+    names = ['nll', *[m.name for m in learn.metrics]]
+    table = pd.DataFrame([list(o) for o in rows], pd.Index(kept, name='eps', tupleize_cols=False), names)
+    table.attrs['left_out'] = left
+    best = kept[_best(table[by], lower)]
+    if show_plot: _plot(table, by, best, mode)
+    return EpsFind(best, table)
 
 # %% ../../nbs/wrong_labels/02_eps_find.ipynb #ace12866
 @patch
 def eps_find(self:Learner,
-    n_epoch:int=5, # Epochs of each training, one-cycle; as many as will be trained for, if noise is to show
+    n_epoch:int=5, # Epochs of a training, one-cycle; as many as will be trained for
     lr=None, # Maximal learning rate; the learner's if None
-    eps:list=(0., .05, .1, .2, .3, .4), # What to try: numbers, or pairs (sigmoid)
-    by:str='nll', # "nll", or the name of one of the learner's metrics
+    eps:list=None, # To train for each: numbers, or pairs (sigmoid); None: one training for "forward", or else 0 to 0.4
+    by:str='nll', # "nll", or the name of one of the learner's metrics (a training for each)
     show_plot:bool=True, # Draw the curve
     seed:int=0, # Of batches and dropout, the same for each
-    lower:bool=None # Whether a lower `by` is better; None for nll, accuracy and other metrics of which this is known
-) -> EpsFind: # (best eps, table)
-    "Train for each `eps` from the same weights, and set the one by which the validation labels are most likely"
+    lower:bool=None, # Whether a lower `by` is better; None for nll, accuracy and other metrics of which this is known
+    fit=None # Function that trains a learner instead, such as `lambda learn: learn.fine_tune(3)`
+) -> EpsFind: # (best eps, table), `.interval`
+    "Find the `eps` by which the observed validation labels are most likely, and set it: `learn.eps_find(10)`"
     lower = _direction(self, by, lower)
-    task = _task(self)
-    smoother = self.label_smooth.smoother if self._grab_cbs(LabelSmooth) else LabelSmooth(mode='forward').smoother
-    kept,left = _split(smoother, eps, task)
-    if left: warnings.warn(f"left out: {'; '.join(left.values())}")
-    rows = []
-    with refits(self, len(kept), n_epoch, lr, seed) as fit:
-        for e in kept: rows.append(fit(change=lambda learn: _use(learn, e)).recorder.values[-1][1:])
-    names = ['nll', *[m.name for m in self.metrics]]
-    table = pd.DataFrame([list(o) for o in rows], pd.Index(kept, name='eps', tupleize_cols=False), names)
-    table.attrs['left_out'] = left
-    best = kept[_best(table[by], lower)]
-    if show_plot: _plot(table, by, best)
-    if self._grab_cbs(LabelSmooth): self.label_smooth.eps = best
-    else: self.add_cb(LabelSmooth(best, mode='forward'))
-    return EpsFind(best, table)
+    check_epochs(n_epoch, fit)
+    mode,task = _task(self)
+    if eps is None and by == 'nll' and isinstance(mode, Forward):
+        res = _by_one(self, n_epoch, lr, seed, fit, task.sigmoid, show_plot)
+    else:
+        if eps is None: eps = 0.,.05,.1,.2,.3,.4
+        res = _by_each(self, n_epoch, lr, seed, fit, eps, by, lower, mode, task, show_plot)
+    if self._grab_cbs(LabelSmooth): self.label_smooth.eps = res.eps
+    else: self.add_cb(LabelSmooth(res.eps, mode='forward'))
+    return res

@@ -9,8 +9,8 @@ __all__ = ['as_arrays', 'Noise', 'fit_noise']
 import warnings
 import pandas as pd
 from functools import lru_cache
-from scipy.optimize import brentq, minimize_scalar
-from scipy.special import log_softmax, logsumexp
+from scipy.optimize import brentq, minimize, minimize_scalar
+from scipy.special import expit, log_softmax
 from fastai.basics import *
 from ..interpret.metrics import targ_idx_of
 from ..interpret.predictions import class_names
@@ -56,10 +56,10 @@ def as_arrays(
     return probs,np.where(counts, labels, 0).astype(np.int64),counts
 
 # %% ../../nbs/wrong_labels/01_noise.ipynb #ns000008
-max_numbers = 5_000_000 # Probabilities to fit to; of more a sample of the items, at random
+max_items,max_numbers = 50_000,5_000_000 # Items and probabilities to fit to; of more a sample, at random
 tolerance = 2. # The interval: log-likelihoods within this of the best (a 95% interval is within 1.92)
 
-def _parts(rows, numbers=500_000):
+def parts(rows, numbers=500_000):
     "Slices of rows that are small enough for several copies"
     step = max(1, numbers//rows.shape[1])
     return [slice(k, k+step) for k in range(0, len(rows), step)]
@@ -68,8 +68,10 @@ def _logs(probs): return np.log(probs.clip(1e-12, 1))
 
 def _own(logp, labels, temp):
     "Probability of each label at a temperature"
-    def part(z, y): return z[np.arange(len(z)), y] - logsumexp(z, axis=1)
-    return np.exp(np.concatenate([part(logp[s]/temp, labels[s]) for s in _parts(logp)]))
+    def part(z, y): # half of scipy's time, in what is called some hundred times
+        q = np.exp(z-z.max(1, keepdims=True))
+        return q[np.arange(len(z)), y]/q.sum(1)
+    return np.concatenate([part(logp[s]/temp, labels[s]) for s in parts(logp)])
 
 def _even(own, eps, n):
     "If `eps` of the labels are wrong evenly, the probability of each label: (given and right, given)"
@@ -91,13 +93,10 @@ def _crossing(log_lik, inside, outside, level):
     "Where a log-likelihood falls to `level`, between an eps at which it is above and one at which it is below"
     return brentq(lambda e: log_lik(e)-level, *sorted((inside, outside)), xtol=1e-4)
 
-def _fit_even(logp, labels):
-    "(share, interval, curve: a row for each eps)"
-    n = logp.shape[1]
-    own = lru_cache(32)(lambda temp: _own(logp, labels, temp))
-    def profile(eps): return _best_temp(lambda temp: _log_lik(_even(own(temp), eps, n)[1]))
-    grid = .95*(n-1)/n*np.linspace(0, 1, 31)**2 # finer where little is wrong
-    curve = pd.DataFrame([profile(e) for e in grid], pd.Index(grid, name='eps'), ['log_lik', 'temp'])
+def _fit_profile(profile, end, columns):
+    "(the most likely eps from 0 to `end`, its interval, a row for each eps). `profile(eps)`: log-likelihood first"
+    grid = end*np.linspace(0, 1, 31)**2 # finer where little is wrong
+    curve = pd.DataFrame([profile(e) for e in grid], pd.Index(grid, name='eps'), columns)
     L = curve.log_lik.to_numpy()
     k,last = L.argmax(),len(grid)-1
     res = minimize_scalar(lambda e: -profile(e)[0], bounds=(grid[max(k-1, 0)], grid[min(k+1, last)]), method='bounded')
@@ -110,6 +109,13 @@ def _fit_even(logp, labels):
     if hi < grid[-1]: hi = _crossing(lambda e: profile(e)[0], hi, grid[grid > hi].min(), level)
     curve.loc[hi] = profile(hi)
     return float(share),(float(lo),float(hi)),curve.sort_index()
+
+def _fit_even(logp, labels):
+    "(share, interval, curve: a row for each eps)"
+    n = logp.shape[1]
+    own = lru_cache(32)(lambda temp: _own(logp, labels, temp))
+    def profile(eps): return _best_temp(lambda temp: _log_lik(_even(own(temp), eps, n)[1]))
+    return _fit_profile(profile, .95*(n-1)/n, ['log_lik', 'temp'])
 
 # %% ../../nbs/wrong_labels/01_noise.ipynb #ns000011
 prior_items = 10
@@ -142,11 +148,91 @@ def _rows(joint, n_items, prior):
 def _by_matrix(logp, labels, T, temp):
     "As `_even`, for a noise matrix"
     right,given = np.empty(len(labels)),np.empty(len(labels))
-    for s in _parts(logp):
+    for s in parts(logp):
         q,y = np.exp(log_softmax(logp[s]/temp, 1)),labels[s]
         right[s] = q[np.arange(len(y)), y]*T[y, y]
         given[s] = (q*T[:, y].T).sum(1)
     return right,given
+
+# %% ../../nbs/wrong_labels/01_noise.ipynb #ns000033
+def _logits(probs): return _logs(probs)-_logs(1-probs)
+
+def _binary(probs, labels, rates, temp, shift):
+    "As `_even`, for labels that are scored one by one; `rates` (N, 2)"
+    yes,(miss,false_pos) = expit(_logits(probs)/temp + shift),rates.T
+    right = np.where(labels, yes*(1-miss), (1-yes)*(1-false_pos))
+    return right,right + np.where(labels, (1-yes)*false_pos, yes*miss)
+
+def _counted(probs, labels):
+    "(logits, how many zeros, how many ones): all that the likelihood needs"
+    z,at = np.unique(_logits(probs).round(2), return_inverse=True)
+    return z,np.bincount(at, 1-labels, len(z)),np.bincount(at, labels, len(z))
+
+def _largest(z, zeros, ones):
+    "The largest rates that are tried. At the full ones a prediction would say nothing: all are there, or none is"
+    base = (ones.sum()+.5)/(ones.sum()+zeros.sum()+1)
+    return dict(miss=.95*(1-base), false_pos=.95*base)
+
+def _with_prior(counted, miss, false_pos):
+    "`prior_items` labels more of what is surely there, and as many of what is surely not"
+    z,zeros,ones = counted
+    zeros_of_prior = prior_items*miss,prior_items*(1-false_pos)
+    ones_of_prior = prior_items*(1-miss),prior_items*false_pos
+    return np.append(z, (1e4, -1e4)),np.append(zeros, zeros_of_prior),np.append(ones, ones_of_prior)
+
+def _binary_loss(params, z, zeros, ones):
+    "(negative log-likelihood, its gradient)"
+    miss,false_pos,log_temp,shift = params
+    scaled = z*np.exp(-log_temp)
+    yes = expit(scaled + shift)
+    reported = (yes*(1-miss) + (1-yes)*false_pos).clip(1e-12, 1-1e-12)
+    loss = -(ones*np.log(reported) + zeros*np.log1p(-reported)).sum()
+    grad = zeros/(1-reported) - ones/reported
+    of_logit = grad*(1-miss-false_pos)*yes*(1-yes)
+    return loss,np.array([-(grad*yes).sum(), (grad*(1-yes)).sum(), -(of_logit*scaled).sum(), of_logit.sum()])
+
+_starts = (.02, .01, 0., 0.), (.3, .01, 0., -.5) # miss rate, false-positive rate, log of the temperature, shift
+
+def _fit_rates(counted, starts=_starts, **fixed):
+    "(log-likelihood, parameters); `fixed`: `miss` or `false_pos`"
+    rates = {k: (0, v) for k,v in _largest(*counted).items()} | {k: (v, v) for k,v in fixed.items()}
+    bounds = [*rates.values(), (-3, 3), (-10, 10)]
+    def fit(start): return minimize(_binary_loss, start, counted, jac=True, bounds=bounds)
+    best = min(map(fit, starts), key=lambda o: o.fun)
+    return -best.fun,best.x
+
+def _margin(share, n): return 1.96*np.sqrt(share*(1-share)/n)
+
+def _share_wrong(probs, labels, counts, params):
+    "The share of labels that is expected to be wrong; `params` as from `_fit_rates`, or (N, 4)"
+    params = np.broadcast_to(params, (probs.shape[1], 4))
+    right,given = _binary(probs, labels, params[:, :2], np.exp(params[:, 2]), params[:, 3])
+    return float(1-(right/given.clip(1e-300))[counts].mean())
+
+def _fit_pooled(counted):
+    "(parameters, curves of both rates, parameters at the ends of their intervals, whether any rate will do)"
+    _,params = _fit_rates(counted)
+    def fit(**fixed): return _fit_rates(counted, [params], **fixed)
+    largest = _largest(*counted)
+    curves = {k: _fit_profile(lambda e: fit(**{k: e})[:1], end, ['log_lik']) for k,end in largest.items()}
+    ends = [fit(**{k: e})[1] for k,(_,interval,_) in curves.items() for e in interval]
+    return params,list(curves.values()),ends,any(curves[k][1] == (0, end) for k,end in largest.items())
+
+def _fit_sigmoid(probs, labels, counts, by_class):
+    params,curves,ends,is_blind = _fit_pooled(_counted(probs[counts], labels[counts]))
+    if is_blind: warnings.warn(f"any miss rate, or any false-positive rate, explains the {counts.sum()} labels as "
+                               "well: these predictions cannot tell which are wrong")
+    shares = [_share_wrong(probs, labels, counts, o) for o in [params, *ends]]
+    if by_class:
+        each = [_with_prior(_counted(probs[c, j], labels[c, j]), *params[:2]) for j,c in enumerate(counts.T)]
+        params = np.stack([_fit_rates(o, [*_starts, params])[1] for o in each])
+    share = _share_wrong(probs, labels, counts, params)
+    margin = _margin(share, counts.sum())
+    shares += [max(share-margin, 0.), min(share+margin, 1.)]
+    temp,shift = np.exp(params[..., 2]),params[..., 3]
+    rates = np.broadcast_to(params[..., :2], (probs.shape[1], 2)).copy()
+    return dict(share=share, interval=(min(shares), max(shares)), temp=temp, shift=shift, rates=rates, curves=curves,
+                is_blind=is_blind)
 
 # %% ../../nbs/wrong_labels/01_noise.ipynb #ns000002
 class Noise:
@@ -154,12 +240,15 @@ class Noise:
     def __init__(self,
         share:float, # Of labels that are wrong
         interval:tuple, # (lo, hi) of it
-        temp:float, # What to divide logits by for the clean class
+        temp:float, # What to divide logits by for the clean class; sigmoid and by class (N,)
         n:int, # Labels that counted
         n_classes:int, # Or labels, if each is scored by itself
-        rates=None, # None: wrong evenly; (N, N), or sigmoid (N, 2, 2): noise matrices
-        listed=None, # (eps or matrices, temperature) by which labels are judged
+        rates=None, # None: wrong evenly; a noise matrix (N, N); sigmoid (N, 2): miss and false-positive rate
+        listed=None, # (eps or matrix, temperature) by which labels are judged; sigmoid: `rates` and `temp`
         curve=None, # Log-likelihood and temperature for each eps, if wrong evenly
+        shift=0., # Sigmoid: what to add to logits then; by class (N,)
+        curves=None, # Sigmoid: (rate, interval, log-likelihood of each rate) for misses and for false positives
+        is_blind:bool=False, # Whether any share explains the labels as well
         sigmoid=False, # Whether each label is scored by itself
         ignore_index=-100 # A label that does not count
     ):
@@ -168,7 +257,6 @@ class Noise:
     @property
     def T(self) -> np.ndarray: # Rows the clean class, columns the label; sigmoid (N, 2): miss and false-positive rate
         "How each class is labelled"
-        if self.sigmoid: return np.stack([self.rates[:, 1, 0], self.rates[:, 0, 1]], 1)
         return _symmetric(self.n_classes, self.share) if self.rates is None else self.rates
 
     def prob_wrong(self,
@@ -180,12 +268,12 @@ class Noise:
         probs,labels,counts = as_arrays(probs, labels, self.sigmoid, self.ignore_index)
         self._check_classes(probs)
         res = np.full(labels.shape, np.nan)
-        rates,temp = self.listed
-        if likeliest and not np.ndim(rates): rates,temp = self.share,self.temp
         if self.sigmoid:
-            right,given = _binary(probs, labels, rates, temp)
+            right,given = _binary(probs, labels, self.rates, self.temp, self.shift)
             res[counts] = 1-(right/given.clip(1e-300))[counts]
             return res
+        rates,temp = self.listed
+        if likeliest and not np.ndim(rates): rates,temp = self.share,self.temp
         logp,labels = _logs(probs[counts]),labels[counts]
         if np.ndim(rates): right,given = _by_matrix(logp, labels, rates, temp)
         else: right,given = _even(_own(logp, labels, temp), rates, self.n_classes)
@@ -198,7 +286,7 @@ class Noise:
         "Calibrated probabilities of the clean class"
         probs = np.asarray(probs.detach().cpu() if isinstance(probs, Tensor) else probs, dtype=float)
         self._check_classes(probs)
-        if self.sigmoid: return np.exp(_binary_logs(probs, self.temp)[1])
+        if self.sigmoid: return expit(_logits(probs)/self.temp + self.shift)
         return np.exp(log_softmax(_logs(probs)/self.temp, axis=1))
 
     def _check_classes(self, probs):
@@ -207,44 +295,10 @@ class Noise:
 
     def __repr__(self):
         lo,hi = self.interval
-        return f"Noise(share={self.share:.3f}, interval=({lo:.3f}, {hi:.3f}), temp={self.temp:.2f}, n={self.n})"
+        temp = np.mean(self.temp)
+        return f"Noise(share={self.share:.3f}, interval=({lo:.3f}, {hi:.3f}), temp={temp:.2f}, n={self.n})"
 
 # %% ../../nbs/wrong_labels/01_noise.ipynb #ns000014
-def _binary_logs(probs, temp):
-    "(log of the probability of 0, of 1) at a temperature"
-    z = (_logs(probs)-_logs(1-probs))/temp
-    return -np.logaddexp(0, z),-np.logaddexp(0, -z)
-
-def _binary(probs, labels, rates, temp):
-    "As `_even`, for labels that are scored one by one; `rates` (N, 2, 2)"
-    no,yes = (np.exp(o) for o in _binary_logs(probs, temp))
-    given_1 = yes*rates[:, 1, 1] + no*rates[:, 0, 1]
-    given_0 = yes*rates[:, 1, 0] + no*rates[:, 0, 0]
-    return np.where(labels, yes*rates[:, 1, 1], no*rates[:, 0, 0]),np.where(labels, given_1, given_0)
-
-def _fit_binary(probs, labels, counts, each):
-    "A noise matrix (2, 2) for each label: of its own, or the same for all"
-    def joint(cols):
-        p,y = probs[:, cols][counts[:, cols]],labels[:, cols][counts[:, cols]]
-        return _joint(np.stack([1-p, p], -1), y),len(y)
-    whole,total = joint(slice(None))
-    pooled = _rows(whole, total, np.eye(2))
-    n = probs.shape[1]
-    if not each: return np.stack([pooled]*n)
-    return np.stack([_rows(*joint([j]), pooled) if counts[:, j].any() else pooled for j in range(n)])
-
-def _margin(share, n): return 1.96*np.sqrt(share*(1-share)/n)
-
-def _fit_sigmoid(probs, labels, counts, by_class):
-    rates = _fit_binary(probs, labels, counts, by_class)
-    _,temp = _best_temp(lambda temp: _log_lik(_binary(probs, labels, rates, temp)[1][counts]))
-    right,given = _binary(probs, labels, rates, temp)
-    share = float(1-(right/given.clip(1e-300))[counts].mean())
-    margin = _margin(share, counts.sum())
-    interval = float(max(share-margin, 0.)),float(min(share+margin, 1.))
-    return dict(share=share, interval=interval, temp=temp, rates=rates,
-                listed=(rates, temp))
-
 def _fit_softmax(probs, labels, by_class):
     logp,n = _logs(probs),probs.shape[1]
     share,(lo,hi),curve = _fit_even(logp, labels)
@@ -253,17 +307,18 @@ def _fit_softmax(probs, labels, by_class):
                                "well: these predictions cannot tell which are wrong")
     eps = min(hi, .45) if is_blind else hi # the list's; below .5 an item with the probability 1/N is not named
     _,temp = _best_temp(lambda temp: _log_lik(_even(_own(logp, labels, temp), eps, n)[1]))
+    common = dict(curve=curve, is_blind=is_blind)
     if not by_class:
-        return dict(share=share, interval=(lo, hi), temp=curve.temp[share], listed=(eps, temp), curve=curve)
+        return dict(share=share, interval=(lo, hi), temp=curve.temp[share], listed=(eps, temp), **common)
     joint = _joint(probs, labels)
     T = _symmetric(n, eps)
     if not is_blind: T = _rows(joint, len(labels), T)
     _,temp = _best_temp(lambda temp: _log_lik(_by_matrix(logp, labels, T, temp)[1]))
     right,given = _by_matrix(logp, labels, T, temp)
     share = float(1-(right/given.clip(1e-300)).mean())
-    most = 1-np.trace(joint) # as if no classes overlapped
-    hi = max(hi, min(most+_margin(most, len(labels)), 1.))
-    return dict(share=share, interval=(min(lo, share), float(hi)), temp=temp, rates=T, listed=(T, temp), curve=curve)
+    upper = 1-np.trace(joint) # as if no classes overlapped
+    hi = max(hi, min(upper+_margin(upper, len(labels)), 1.))
+    return dict(share=share, interval=(min(lo, share), float(hi)), temp=temp, rates=T, listed=(T, temp), **common)
 
 # %% ../../nbs/wrong_labels/01_noise.ipynb #ns000015
 def fit_noise(
@@ -279,7 +334,8 @@ def fit_noise(
     n_items,n = probs.shape
     common = dict(n=int(counts.sum()), n_classes=n, sigmoid=sigmoid, ignore_index=ignore_index)
     keep = np.flatnonzero(counts.reshape(n_items, -1).any(1))
-    if len(keep)*n > max_numbers: keep = np.random.default_rng(0).choice(keep, max(1, max_numbers//n), replace=False)
+    most = min(max_items, max(1, max_numbers//n))
+    if len(keep) > most: keep = np.random.default_rng(0).choice(keep, most, replace=False)
     probs,labels,counts = probs[keep],labels[keep],counts[keep]
     fit = _fit_sigmoid(probs, labels, counts, by_class) if sigmoid else _fit_softmax(probs, labels, by_class)
     return Noise(**fit, **common)
