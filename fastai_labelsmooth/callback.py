@@ -10,6 +10,7 @@ import warnings
 from fastai.basics import *
 from fastai.callback.schedule import LRFinder, ParamScheduler
 from fastai.layers import NoneReduce
+from fastai.metrics import accuracy, accuracy_multi, error_rate, top_k_accuracy
 from .eps import is_int
 from .targets import DenseTarget, SoftTarget, check_soft, fit_targets, hard_target
 from .pairing import Task, soft_loss, task_of
@@ -150,14 +151,15 @@ def last_activation(pred, task):
     if task.n < 2 or not p.numel() or p.min() < 0 or p.max() > 1: return
     if (p.sum(task.axis)-1).abs().max() < 1e-3: return 'softmax'
 
-def _made_of(metric, *packages):
-    "Whether a metric is a function of one of these packages"
+def _function_of(metric):
+    "The function that a metric of fastai's applies"
     func = getattr(metric, 'func', None)
-    return (getattr(getattr(func, 'func', func), '__module__', None) or '').split('.')[0] in packages # of a partial
+    return getattr(func, 'func', func) # of a partial
 
 def _takes_classes(metric):
-    "Whether a metric is fastai's or scikit-learn's, and compares class indices"
-    return _made_of(metric, 'fastai', 'sklearn') and getattr(metric, 'flatten', True)
+    "Whether a metric of fastai's compares the most probable class with a class index"
+    takes_argmax = getattr(metric, 'dim_argmax', None) is not None # an `AccumMetric`, as of scikit-learn's
+    return takes_argmax or _function_of(metric) in (accuracy, error_rate, top_k_accuracy)
 
 # %% ../nbs/10_callback.ipynb #cc605c72
 @patch
@@ -209,7 +211,7 @@ def _check_metrics(self:LabelSmooth, hard, task):
     for metric in self.learn.metrics:
         if is_votes and _takes_classes(metric): raise TypeError(
             f"targets are votes, and the metric {metric.name} takes class indices: expected on_majority({metric.name})")
-        if has_unknown and isinstance(metric, AvgMetric) and _made_of(metric, 'fastai'): warnings.warn(
+        if has_unknown and _function_of(metric) is accuracy_multi: warnings.warn(
             f"some labels are unknown, and the metric {metric.name} counts them as if they were 1: "
             f"expected on_known({metric.name})")
 

@@ -551,7 +551,11 @@ def test_with_labelsmooth_it_says_so_before_the_first_epoch(make):
     learn = make(LabelSmooth(.1))
     with pytest.raises(TypeError, match=r'the metric accuracy takes class indices: expected on_majority\(accuracy\)'):
         learn.fit(1)
-    learn.metrics = L(on_majority(accuracy), VotesKL(), on_majority(F1Score(average='macro')))
+    for metric in (error_rate, partial(top_k_accuracy, k=2), F1Score(average='macro')):
+        learn.metrics = L(metric)
+        with pytest.raises(TypeError, match='expected on_majority'): learn.fit(1)
+    own = lambda pred, votes: pred.mean()
+    learn.metrics = L(on_majority(accuracy), VotesKL(), on_majority(F1Score(average='macro')), own)
     learn.fit(1)
 
 # Votes for several labels
