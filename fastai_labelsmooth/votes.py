@@ -214,13 +214,31 @@ def VotesBlock(
     return TransformBlock(type_tfms=ReadVotes(vocab))
 
 # %% ../nbs/11_votes.ipynb #vt000036
-class OnMajority(Metric):
-    "A metric of hard targets, on the most voted class; of a sigmoid loss on the labels that most voted for"
+class OfChanged(Metric):
+    "Another metric, of changed predictions and targets: `changed(learn)` gives both, or None for a batch to leave out"
     def __init__(self,
-        metric # Of fastai's, or a function (predictions, classes) -> number
+        metric # Of fastai's, or a function (predictions, targets) -> number
     ):
         self.metric = mk_metric(metric)
 
+    def reset(self): self.metric.reset()
+
+    def accumulate(self, learn):
+        before,changed = (learn.pred, learn.yb),self.changed(learn)
+        if changed is None: return
+        learn.pred,learn.yb = changed
+        try: self.metric.accumulate(learn)
+        finally: learn.pred,learn.yb = before
+
+    @property
+    def value(self): return self.metric.value
+    @property
+    def name(self): return self.metric.name
+    @property
+    def inner(self): return self.metric.func if isinstance(self.metric, AvgMetric) else self.metric
+
+class OnMajority(OfChanged):
+    "A metric of hard targets, on the most voted class; of a sigmoid loss on the labels that most voted for"
     def hard(self, y, pred, sigmoid):
         "Class indices, or zeros and ones, for votes; other targets as they are"
         is_dense = y.is_floating_point() and y.shape == getattr(pred, 'shape', None) # a table's are plain
@@ -229,24 +247,13 @@ class OnMajority(Metric):
         if sigmoid: return TensorMultiCategory((y > .5).to(y.dtype).masked_fill(y.isnan(), torch.nan)) # NaN is unknown
         return TensorCategory(y.argmax(-1))
 
-    def reset(self): self.metric.reset()
-
-    def accumulate(self, learn):
-        votes,loss = learn.yb,learn.loss_func
-        sigmoid = task_of(counterpart(loss) or loss).sigmoid
-        learn.yb = tuple(self.hard(y, learn.pred, sigmoid) for y in votes)
-        try: self.metric.accumulate(learn)
-        finally: learn.yb = votes
-
-    @property
-    def value(self): return self.metric.value
-    @property
-    def name(self): return self.metric.name
+    def changed(self, learn):
+        sigmoid = task_of(counterpart(learn.loss_func) or learn.loss_func).sigmoid
+        return learn.pred,tuple(self.hard(y, learn.pred, sigmoid) for y in learn.yb)
 
     def __call__(self, preds, targs):
-        func = self.metric.func if isinstance(self.metric, AvgMetric) else self.metric
         sigmoid = not isinstance(targs, TensorVotes) and not _are_distributions(targs)
-        return func(preds, self.hard(targs, preds, sigmoid))
+        return self.inner(preds, self.hard(targs, preds, sigmoid))
 
 def _are_distributions(y): return y.ndim > 1 and bool(((y.sum(-1)-1).abs() < 1e-3).all())
 

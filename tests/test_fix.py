@@ -221,3 +221,10 @@ def test_bad_fixes(tmp_path):
     masks = DataLoaders(*[DataLoader([(torch.zeros(3, 4, 4), torch.zeros(4, 4).long())]*8, bs=4) for _ in range(2)])
     with pytest.raises(ValueError, match='A mask has to be drawn again'):
         relabel(masks, pd.DataFrame(dict(source=[0], likely=[1])))
+
+def test_items_without_a_label_are_of_no_class(capsys):
+    "Class 0 is emptied, although ignored items remain"
+    items = [(tensor(float(i)), tensor([0, 1, -100][i%3])) for i in range(30)]
+    dls = DataLoaders(*[DataLoader(items, bs=5) for _ in range(2)])
+    with pytest.warns(UserWarning, match='no training item is left of 0'): without(dls, list(range(0, 30, 3)))
+    assert 'most of 0: 10 of 10' in capsys.readouterr().out

@@ -420,3 +420,35 @@ def test_unknown_labels_are_not_judged():
     learn = learner_of(list(zip(pixels, masks)), nn.Conv2d(3, 1, 3, padding=1), loss, bs=16)
     issues = learn.label_issues(2, 1e-2, folds=2, thresh=0)
     assert len(issues) == 40 and issues.in_doubt.max() <= 20*24
+
+@pytest.mark.parametrize('unknown', [math.nan, -1., 255.], ids=['nan', 'minus one', '255'])
+def test_unknown_labels_do_not_count_in_the_noise(unknown):
+    "`noise_matrix`, `eps_find` and `label_issues` say what they say of the labels that are known"
+    x,y,g = linear_data(1200)
+    missing = (y == 1) & (torch.rand(y.shape, generator=g) < .3)
+    is_unknown = torch.rand(y.shape, generator=g) < .2
+    labels = torch.where(missing, 0., y).masked_fill(is_unknown, unknown)
+    set_seed(0)
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))
+    items = list(zip(x, labels))
+    loss = SoftBCEWithLogitsLossFlat(ignore_index=-100 if math.isnan(unknown) else unknown)
+    learn = quiet(Learner(items_dls(items[:600], items[600:], 64, shuffle=True), model, loss))
+    eps = learn.eps_find(10, 1e-2, show_plot=False)
+    assert .2 < eps.eps[0] < .4 and eps.eps[1] < .03 and eps.table.attrs['n'] == (~is_unknown[600:]).sum()
+    T = learn.noise_matrix(preds=learn.oof_preds(10, 1e-2), show_plot=False)
+    assert list(T) == ['miss', 'false_pos'] and T.attrs['n'] == (~is_unknown[:600]).sum()
+    assert learn.label_issues(10, 1e-2).attrs['n'] == (~is_unknown[:600]).sum()
+
+def test_the_noise_matrix_of_one_logit_has_two_classes():
+    x,y,g = linear_data(800, 1)
+    labels = torch.where(torch.rand(y.shape, generator=g) < .15, 1-y, y)
+    learn = learner_of(list(zip(x, labels)), nn.Linear(8, 1), BCEWithLogitsLossFlat())
+    learn.dls.vocab = ['no', 'yes']
+    T = learn.noise_matrix(preds=learn.oof_preds(10, 3e-2), show_plot=False)
+    assert list(T.index) == list(T.columns) == ['no', 'yes'] and abs(T.attrs['share']-.15) < .05
+
+def test_the_noise_matrix_refuses_votes():
+    items = with_targets(lambda i, y: torch.rand(10).softmax(0))
+    learn = learner_of(items, nn.Linear(64, 10), VotesLossFlat())
+    p = torch.full((120, 10), .1)
+    with pytest.raises(ValueError, match='Votes are not labels that may be wrong'): learn.noise_matrix(preds=p)

@@ -362,8 +362,8 @@ def test_bad_predictions():
     p = torch.full((512, 10), .1)
     for preds,message in (
         (p[:5], '5 items: expected one row for each of the 512'),
-        (p*2, 'no probabilities'),
-        (p/float('nan'), 'no probabilities')):
+        (p*2, 'do not sum to 1: expected probabilities'),
+        (p/float('nan'), r'outside \[0, 1\], or NaN: expected probabilities')):
         with pytest.raises(ValueError, match=message): learn.noise_matrix(preds=preds)
     multi = digits_learner(loss_func=BCEWithLogitsLossFlat())
     with pytest.raises(ValueError, match='one label for each probability'): multi.noise_matrix(preds=p)

@@ -10,11 +10,12 @@ from typing import NamedTuple
 import torch, torch.nn.functional as F
 from torch import Tensor
 from fastcore.basics import store_attr
-from fastai.learner import AvgMetric, Metric, mk_metric
+from fastai.learner import Metric
 from fastai.losses import BaseLoss
 from fastai.metrics import AccumMetric
 from ..targets import binary_labels, check_sums, fit_targets, hard_target
 from ..pairing import Task, counterpart, smooths_itself, soft_loss, task_of
+from ..votes import OfChanged
 
 # %% ../../nbs/interpret/00_metrics.ipynb #bcf78064
 def own_activation(loss_func):
@@ -256,40 +257,30 @@ class BrierScore(ScoreMetric):
     def value(self): return self.total/self.count if self.count else None
 
 # %% ../../nbs/interpret/00_metrics.ipynb #9f6b2d94
-class OnKnown(Metric):
+class OnKnown(OfChanged):
     "A metric of labels, on those that are known"
     def __init__(self,
         metric, # Of fastai's, or a function (logits, labels) -> number
         ignore_index:float=None # What stands for an unknown label, as NaN does; None: what the learner's loss says
     ):
-        self.metric,self.ignore_index = mk_metric(metric),ignore_index
+        super().__init__(metric)
+        self.ignore_index = ignore_index
         if isinstance(self.metric, AccumMetric) and not self.metric.flatten: raise ValueError(
             f"metric={self.metric.name!r} takes items with all their labels: expected a metric of single labels, "
             "such as accuracy_multi, or an AccumMetric with flatten=True")
 
-    def reset(self): self.metric.reset()
-
-    def accumulate(self, learn):
+    def changed(self, learn):
         pred,yb,i = learn.pred,learn.yb,targ_idx_of(learn)
         task = _task_now(learn, pred)
         if not task.sigmoid: raise ValueError(f"loss_func={learn.loss_func!r}: expected a sigmoid loss, whose labels "
                                               "may be unknown one by one, with on_known(metric)")
         ignore_index = task.ignore_index if self.ignore_index is None else self.ignore_index
         known = _known(fit_targets(yb[i], task, pred), ignore_index)
-        if not known.any(): return
-        learn.pred,learn.yb = pred[known.view(pred.shape)],(*yb[:i], yb[i][known], *yb[i:][1:])
-        try: self.metric.accumulate(learn)
-        finally: learn.pred,learn.yb = pred,yb
-
-    @property
-    def value(self): return self.metric.value
-    @property
-    def name(self): return self.metric.name
+        if known.any(): return pred[known.view(pred.shape)],(*yb[:i], yb[i][known], *yb[i:][1:])
 
     def __call__(self, preds, targs):
-        func = self.metric.func if isinstance(self.metric, AvgMetric) else self.metric
         known = _known(targs, -100 if self.ignore_index is None else self.ignore_index)
-        return func(preds[known.view(preds.shape)], targs[known])
+        return self.inner(preds[known.view(preds.shape)], targs[known])
 
 def _known(targ, ignore_index): return ~binary_labels(targ, ignore_index).isnan()
 

@@ -14,6 +14,7 @@ from fastai.basics import *
 from fastai.metrics import Perplexity, accuracy_multi, top_k_accuracy
 from fastai.text.data import LMDataLoader
 from ..callback import LabelSmooth
+from ..targets import binary_labels
 from ..smoothers.forward import Forward
 from .refit import check_epochs, refits, targ_of, untrained, untrained_preds
 from .noise import fit_noise
@@ -32,9 +33,11 @@ def _use(learn, eps):
     cb.eps,cb.smooth_valid = eps,False # the loss of smoothed targets says nothing about which eps is right
     return cb
 
-def _check_no_votes(targ):
+def _check_no_votes(targ, task):
     "Labels may be wrong; of votes no share is"
-    if not isinstance(targ, Tensor) or not targ.is_floating_point() or ((targ == 0) | (targ == 1)).all(): return
+    if not isinstance(targ, Tensor) or not targ.is_floating_point(): return
+    if task.sigmoid: targ = binary_labels(targ, task.ignore_index)
+    if ((targ == 0) | (targ == 1) | targ.isnan()).all(): return
     raise ValueError("the validation targets are votes: expected labels. People who disagree tell how sure to be, and "
                      "'forward' would take that for wrong labels. Train on the votes as they are")
 
@@ -47,7 +50,7 @@ def _task(learn):
         valid = probe.dls.valid
         b = valid.one_batch() if hasattr(valid, 'one_batch') else first(valid)
         task = task_of(soft_loss(probe.loss_func), untrained_preds(probe, [b]), cb.n)
-        if isinstance(cb.smoother, Forward): _check_no_votes(targ_of(probe, b))
+        if isinstance(cb.smoother, Forward): _check_no_votes(targ_of(probe, b), task)
         return cb.smoother,task
 
 # %% ../../nbs/wrong_labels/02_eps_find.ipynb #ie000009
@@ -72,8 +75,8 @@ def _labelled(learn, sigmoid):
         sample.add(a.prob, a.targ)
     stream(learn, update)
     probs,targ = (o.numpy() for o in sample.rows)
-    labels = targ.astype(int) if sigmoid else targ.argmax(1)
-    if len(np.unique(labels)) < 2: raise ValueError(
+    labels = targ if sigmoid else targ.argmax(1)
+    if len(pd.unique(labels[~np.isnan(labels)])) < 2: raise ValueError(
         f"the {labels.size} validation labels that count are all the same, or there is none: expected two classes")
     return probs,labels
 

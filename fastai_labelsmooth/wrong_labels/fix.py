@@ -112,9 +112,8 @@ def _say_left(dls, labels, gone):
     "How many items are left, and which class lost most; a warning for a class that has none any more"
     print(f"{gone.sum():,} of {len(gone):,} training items left out, {(~gone).sum():,} remain", end='')
     if labels is None: return print()
-    labels = np.maximum(labels, 0) # ignored ones
-    names = _names(dls, labels.max()+1)
-    before,lost = np.bincount(labels, minlength=len(names)),np.bincount(labels[gone], minlength=len(names))
+    names,has_label = _names(dls, labels.max()+1),labels >= 0
+    before,lost = (np.bincount(labels[o], minlength=len(names)) for o in (has_label, has_label & gone))
     k = (lost/np.maximum(before, 1)).argmax()
     print(f"; most of {names[k]!r}: {lost[k]:,} of {before[k]:,}" if lost.any() else '')
     empty = [names[k] for k in np.flatnonzero((before > 0) & (lost == before))]

@@ -21,7 +21,7 @@ from ..interpret.metrics import targ_idx_of
 from ..interpret.predictions import class_names, sources
 from .refit import (check_epochs, items_of, labels_of, refits,
                                                     some_preds, train_preds)
-from .noise import few_items, fit_noise, given_preds, max_items, named_wrong, parts
+from .noise import few_items, fit_noise, given_preds, max_items, named_wrong, parts, rows_of
 
 # %% ../../nbs/wrong_labels/03_issues.ipynb #in000014
 def check_folds(folds, n, groups=None):
@@ -165,35 +165,6 @@ def oof_preds(self:Learner,
     return oof(self, targs, n_epoch, lr, folds, seed, fit, groups, path),targs
 
 # %% ../../nbs/wrong_labels/03_issues.ipynb #in000026
-def rows_of(
-    task, # `Task` of the learner
-    preds, # Probabilities of some items
-    targs # Their targets
-) -> tuple: # (probabilities (items, positions, N), labels (items, positions) or (items, positions, N), sigmoid)
-    """One distribution and one label for each position, -100 or NaN where unknown. One logit becomes its two classes.
-    ValueError for targets that are not labels"""
-    p,y = torch.as_tensor(preds).double(),torch.as_tensor(targs).as_subclass(Tensor)
-    expected = p.shape if task.sigmoid else p.select(task.axis, 0).shape
-    if y.numel() != expected.numel() or len(y) != len(p): raise ValueError(
-        f"predictions have shape {tuple(p.shape)} and targets {tuple(y.shape)}: expected one "
-        f"{'label for each probability' if task.sigmoid else 'class index for each distribution'}. Votes are not "
-        "labels that may be wrong: people who disagree tell how sure to be")
-    axis,n = 1 if p.ndim == 1 else task.axis,len(p)
-    p = p.reshape(n, *p.shape[1:] or (1,)).movedim(axis, -1)
-    if not task.sigmoid:
-        if y.is_floating_point(): raise ValueError(
-            f"targets are of dtype {y.dtype}: expected class indices, integers")
-        y = y.long().reshape(n, -1)
-        return p.reshape(n, -1, task.n),y.masked_fill(y == task.ignore_index, -100),False
-    y = y.reshape(expected[:1] + (expected[1:] or (1,))).double().movedim(axis, -1).reshape(n, -1, task.n)
-    if task.ignore_index is not None: y = y.masked_fill(y == task.ignore_index, math.nan)
-    odd = y[(y != 0) & (y != 1) & ~y.isnan()]
-    if len(odd): raise ValueError(f"targets have the value {odd[0].item():g}: expected 0 and 1, or NaN where unknown. "
-                                  "Shares of votes are not labels that may be wrong")
-    p = p.reshape(n, -1, task.n)
-    if task.n > 1: return p,y,True
-    return torch.cat([1-p, p], -1),y[..., 0].nan_to_num(nan=-100).long(),False
-
 def _check_labels(labels, names):
     "Raise for labels that are no class, and where there is none to be confused with"
     odd = labels[(labels != -100) & ~((0 <= labels) & (labels < len(names)))]

@@ -376,25 +376,34 @@ def named_wrong(
     return res
 
 # %% ../../nbs/wrong_labels/01_noise.ipynb #in000019
-def rows_that_count(learn, preds, targs):
-    "(probabilities, labels) with a row for each position that counts; ValueError if they are none"
-    preds = torch.as_tensor(preds).double()
-    task = task_of(soft_loss(learn.loss_func), preds)
-    if task.sigmoid: raise ValueError(
-        "the loss scores each label by itself: expected a softmax loss, whose items have one label each; "
-        "for a pair of rates try `eps_find(eps=[(miss, false_pos), ...])`")
-    targs = torch.as_tensor(targs)
-    p = preds.movedim(task.axis, -1)
-    if targs.numel() != p[..., 0].numel() or targs.is_floating_point(): raise ValueError(
-        f"preds have shape {tuple(preds.shape)} and labels {tuple(targs.shape)}: "
-        "expected one class index for each distribution")
-    p,y = p.reshape(-1, task.n),targs.flatten().long()
-    keep = y != task.ignore_index
-    p,y = p[keep].numpy(),y[keep].numpy()
-    if not len(y): raise ValueError("no labels: expected at least one that counts")
-    if not (np.isfinite(p).all() and (p >= 0).all() and np.allclose(p.sum(1), 1, atol=1e-3)): raise ValueError(
-        "preds are no probabilities: expected rows that sum to 1, as `get_preds` gives them")
-    return p,y
+def rows_of(
+    task, # `Task` of the learner
+    preds, # Probabilities of some items
+    targs # Their targets
+) -> tuple: # (probabilities (items, positions, N), labels (items, positions) or (items, positions, N), sigmoid)
+    """One distribution and one label for each position, -100 or NaN where unknown. One logit becomes its two classes.
+    ValueError for targets that are not labels"""
+    p,y = torch.as_tensor(preds).double(),torch.as_tensor(targs).as_subclass(Tensor)
+    expected = p.shape if task.sigmoid else p.select(task.axis, 0).shape
+    if y.numel() != expected.numel() or len(y) != len(p): raise ValueError(
+        f"predictions have shape {tuple(p.shape)} and targets {tuple(y.shape)}: expected one "
+        f"{'label for each probability' if task.sigmoid else 'class index for each distribution'}. Votes are not "
+        "labels that may be wrong: people who disagree tell how sure to be")
+    axis,n = 1 if p.ndim == 1 else task.axis,len(p)
+    p = p.reshape(n, *p.shape[1:] or (1,)).movedim(axis, -1)
+    if not task.sigmoid:
+        if y.is_floating_point(): raise ValueError(
+            f"targets are of dtype {y.dtype}: expected class indices, integers")
+        y = y.long().reshape(n, -1)
+        return p.reshape(n, -1, task.n),y.masked_fill(y == task.ignore_index, -100),False
+    y = y.reshape(expected[:1] + (expected[1:] or (1,))).double().movedim(axis, -1).reshape(n, -1, task.n)
+    if task.ignore_index is not None: y = y.masked_fill(y == task.ignore_index, math.nan)
+    odd = y[(y != 0) & (y != 1) & ~y.isnan()]
+    if len(odd): raise ValueError(f"targets have the value {odd[0].item():g}: expected 0 and 1, or NaN where unknown. "
+                                  "Shares of votes are not labels that may be wrong")
+    p = p.reshape(n, -1, task.n)
+    if task.n > 1: return p,y,True
+    return torch.cat([1-p, p], -1),y[..., 0].nan_to_num(nan=-100).long(),False
 
 def given_preds(learn, preds):
     "Out-of-fold predictions with their targets, which are the training set's where only predictions are given"
@@ -422,7 +431,7 @@ def noise_of(
 
 def _warn_matrix(T, labels):
     "Say how far to trust a noise matrix"
-    few = np.flatnonzero(np.bincount(labels, minlength=len(T)) < few_items)
+    few = np.flatnonzero(np.bincount(labels[labels >= 0], minlength=len(T)) < few_items)
     if len(few): warnings.warn(
         f"fewer than {few_items} items are labelled {', '.join(repr(T.index[k]) for k in few[:5])}"
         f"{' and others' if len(few) > 5 else ''}: little is known of how these classes are labelled")
@@ -468,8 +477,9 @@ def noise_matrix(self:Learner,
                                            "nothing about the labels. Expected a trained one, or preds")
         preds,targs = self.get_preds(ds_idx, dl, act=activation_of(self.loss_func))[:2]
     else: preds,targs = given_preds(self, preds)
-    sigmoid = task_of(soft_loss(self.loss_func), torch.as_tensor(preds)).sigmoid
-    probs,labels = (preds, targs) if sigmoid else rows_that_count(self, preds, targs)
+    preds = torch.as_tensor(preds)
+    probs,labels,sigmoid = rows_of(task_of(soft_loss(self.loss_func), preds), preds, targs)
+    probs,labels = probs.flatten(0, 1).numpy(),labels.flatten(0, 1).numpy()
     res = noise_of(probs, labels, class_names(self.dls, probs.shape[1], targ_idx_of(self)), sigmoid)
     if not sigmoid: _warn_matrix(res, labels)
     if show_plot: (_bars if sigmoid else _heat_map)(res)
