@@ -437,6 +437,13 @@ def forward_learner(z, y, eps=None, mode='forward', loss=None):
     learn.add_cb(LabelSmooth(eps, mode=mode))
     return learn
 
+def test_forward_is_never_sharpened():
+    "Of logits that are too small by 2 a hard learner's temperature is .5, that of a forward learner 1"
+    z,clean,y = noisy_data()
+    assert temperature(forward_learner(z*2, y, .3)) == pytest.approx(2, abs=.15)
+    assert temperature(learner(z/2, clean, CrossEntropyLossFlat())) == pytest.approx(.5, abs=.03)
+    assert temperature(forward_learner(z/2, y, .3)) == pytest.approx(1, abs=1e-4)
+
 T = np.array([[.8, .2, 0., 0., 0.], [0., .9, .1, 0., 0.], *np.eye(5)[2:]])
 @pytest.mark.parametrize('eps,mode', [(.3, 'forward'), (lambda pct: .3*pct, 'forward'), (None, Forward(T))],
                          ids=['evenly', 'schedule', 'matrix'])

@@ -452,3 +452,16 @@ def test_the_noise_matrix_refuses_votes():
     learn = learner_of(items, nn.Linear(64, 10), VotesLossFlat())
     p = torch.full((120, 10), .1)
     with pytest.raises(ValueError, match='Votes are not labels that may be wrong'): learn.noise_matrix(preds=p)
+
+def test_masks_and_several_labels_are_judged_by_class_and_single_ones_evenly():
+    x,y = shapes(40)
+    x_lin,y_lin,_ = linear_data(300)
+    conv = nn.Conv2d(3, 3, 3, padding=1)
+    several = learner_of(list(zip(x_lin, y_lin)), nn.Linear(8, 4), BCEWithLogitsLossFlat())
+    masks = learner_of(list(zip(x, y)), conv, CrossEntropyLossFlat(axis=1), bs=16)
+    single = learner_of(list(zip(x_lin, y_lin.argmax(1))), nn.Linear(8, 4), CrossEntropyLossFlat())
+    for learn,by_class in ((masks, True), (several, True), (single, False)):
+        preds = learn.oof_preds(3, 3e-2, folds=2)
+        given = {k: learn.label_issues(preds=preds, thresh=0, by_class=k) for k in (None, True, False)}
+        pd.testing.assert_frame_equal(given[None], given[by_class])
+        assert not given[None].prob_wrong.equals(given[not by_class].prob_wrong)
