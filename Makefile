@@ -10,7 +10,7 @@ demo: $(VENV)/ready  ## Digits with and without label smoothing, numbers and a p
 
 test: lint  ## The lessons in the notebooks, then the tests
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --timing
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/ready  ## What is defined twice, unknown or unused
 	$(BIN)/ruff check -q

@@ -67,6 +67,9 @@ def test_readme_is_the_index():
     for file,name in pictures.items(): assert (root/'nbs'/file).read_bytes() == picture(name), "run `make readme`"
     assert (root/'README.md').read_text() == readme(), "run `make readme`"
 
+def test_readme_begins_with_the_description_of_settings_ini(ini):
+    assert (root/'README.md').read_text().splitlines()[2] == f"> {ini['description']}"
+
 def test_no_private_name_crosses_a_module():
     for p in (root/'fastai_labelsmooth').rglob('*.py'):
         taken = re.findall(r'^from \.[^(\n]*(?:\([^)]*\))?', p.read_text(), re.M)
