@@ -1,4 +1,4 @@
-"""Speed and memory of cross-entropy losses, ours beside others'. Writes its part of README.md and losses.png.
+"""Speed and memory of cross-entropy losses, ours and others'. Writes its part of README.md and losses.png.
 
 One run is forward and backward on the same logits. All losses of a row take turns in shuffled order; the table has
 the median, as a ratio to torch's own label smoothing, and the spread (interquartile range over median).
@@ -22,7 +22,7 @@ def to_rows(loss, logits, index, axis):
 def class_axis_1(logits, axis): return logits if axis == 1 or logits.ndim == 2 else logits.movedim(axis, 1)
 
 def peers():
-    "Name -> f(logits, index, axis), each the loss as its users call it; what is not installed is named and left out"
+    "Name -> f(logits, index, axis), each loss as its users call it; peers that are not installed are named"
     ours,flat,ls = ({a: c(axis=a) for a in (1, -1)} for c in (SoftCrossEntropyLossFlat, CrossEntropyLossFlat, LabelSmoothingCrossEntropyFlat))
     def dense(y, n, a=-1): return smooth_labels(y, n, eps, axis=a).dense()
     def fastai_axis(z, a): return a if z.ndim > 2 else -1

@@ -56,7 +56,7 @@ def setup(*packages):
     return f"{where}; Python {platform.python_version()}, " + ', '.join(filter(None, map(v, ('torch', 'fastai', *packages)))) + '.'
 
 def write_part(name, text):
-    "Put `text` between its markers in README.md"
+    "Write `text` between its markers in README.md"
     fname = Path(__file__).parent/'README.md'
     old,part = fname.read_text(),f'<!-- {name} -->\n{text}\n<!-- /{name} -->'
     pat = re.compile(f'<!-- {name} -->.*<!-- /{name} -->', re.S)

@@ -1,4 +1,4 @@
-"""Speed and memory of the smoothers, beside the plain smoothed loss. Writes its part of README.md.
+"""Speed and memory of the smoothers, compared with the plain smoothed loss. Writes its part of README.md.
 
 One run is the making of the target, the loss forward, and backward to the logits. All take turns in shuffled order; the
 table has the median as a ratio to `"exact"`, and the spread (interquartile range over median)."""

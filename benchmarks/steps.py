@@ -1,4 +1,4 @@
-"""A whole training step with `LabelSmooth` beside the same Learner without: an MLP (with MixUp too), a resnet18, a small
+"""A whole training step with `LabelSmooth`, and the same Learner without: an MLP (with MixUp too), a resnet18, a small
 U-Net, and a resnet18 whose images two workers decode meanwhile. Then what the import costs. Writes its part of README.md
 and steps.png.
 

@@ -1,4 +1,4 @@
-"""The arms: what each does with a world of labels. All are a `Learner` with `LabelSmooth` (or none), on the same
+"""The arms: the methods that the study compares. All are a `Learner` with `LabelSmooth` (or none), on the same
 networks and batches"""
 import time
 from functools import partial
@@ -20,22 +20,22 @@ grid = .05, .1, .2, .3, .4 # and 0, which is `hard`: what `eps_find` tries
 n_folds = 5
 
 class Result(NamedTuple):
-    "What an arm made, for each of R networks"
+    "The result of an arm, for each of R networks"
     valid:np.ndarray # Logits (items, R, classes)
     test:np.ndarray
     seconds:float # Of all trainings that it needs, together
     weights:torch.Tensor # (R, weights)
     eps:object = np.nan # A number, or one for each network
-    T:np.ndarray = None # (R, classes, classes): how it thinks that labels come from classes
+    T:np.ndarray = None # (R, classes, classes): its noise matrix
     extra:dict = {} # Endpoints of its own
 
 def two_classes(z):
-    "Labels scored one by one as questions with two answers: (items, R, labels) to (items*labels, R, 2)"
+    "Several labels an item as two-class problems: (items, R, labels) to (items*labels, R, 2)"
     z = z.transpose(0, 2, 1).reshape(-1, z.shape[1])
     return np.stack([np.zeros_like(z), z], -1)
 
 def per_network(T):
-    "`Forward` with a matrix for each network: the clean class's posterior has `Forward`'s gradient"
+    "`Forward` with a matrix for each network. The posterior of the clean class as target gives `Forward`'s gradient"
     log_T = torch.as_tensor(T, dtype=torch.float32).clamp(min=1e-30).log()
     network = torch.arange(len(T))
     def mode(targ, batch): return (batch.pred.log_softmax(-1) + log_T[network, :, targ]).softmax(-1)
@@ -43,7 +43,7 @@ def per_network(T):
 
 def joint_matrix(probs, labels):
     """The noise matrix by the confident joint (Northcutt et al. 2021, section 3.1), drawn towards symmetric noise by
-    the variance of its entries: the estimator that the table was made with. (The library's is `fit_noise` by now)"""
+    the variance of its entries. The table was made with this estimator; the library now has `fit_noise`"""
     n = probs.shape[1]
     size = np.bincount(labels, minlength=n)
     own = probs[np.arange(len(labels)), labels]
@@ -61,7 +61,7 @@ def joint_matrix(probs, labels):
     return by*even + (1-by)*T
 
 class Cell:
-    "A world, how long to fit, and the trainings so far: what several arms need is trained once"
+    "A world, its fit, and the trainings so far: what several arms need is trained once"
     def __init__(self, world, fit):
         self.world,self.fit,self.done = world,fit,{}
         self.R,self.n = len(world.seeds),2 if world.data.sigmoid else world.data.n
@@ -96,20 +96,20 @@ class Cell:
 def hard(cell): return cell.once('hard', lambda: cell.train()._replace(eps=0.))
 
 def smooth(cell, mode, eps=None):
-    "One of the library's modes by its name, or a smoother"
+    "Trained with a mode: its name, or a smoother"
     if eps == 0: return hard(cell)
     res = cell.once((str(mode), eps), lambda: cell.train(mode, eps))
     if mode != 'forward' or isinstance(eps, tuple): return res
     return res._replace(T=np.stack([symmetric(cell.n, eps)]*cell.R))
 
 def rescaled(cell):
-    "paper(eps*N/(N-1)) beside exact(eps): the largest difference of a weight, for each network"
+    "paper(eps*N/(N-1)) compared with exact(eps): the largest difference of a weight, for each network"
     res,exact = smooth(cell, 'paper', .1*cell.n/(cell.n-1)),smooth(cell, 'exact', .1)
     gap = (res.weights-exact.weights).abs().amax(1)
     return res._replace(extra=dict(weight_gap=gap.numpy()))
 
 def true_eps(cell):
-    "The share of wrong labels typed in; of labels scored one by one, both rates"
+    "`eps` is the true share of wrong labels; with several labels an item, both rates"
     eps,T = round(cell.world.eps, 6),cell.world.T
     if not cell.world.data.sigmoid: return smooth(cell, 'forward', eps)
     if not eps: return hard(cell)
@@ -128,7 +128,7 @@ def true_matrix(cell):
     return cell.train(Forward(w.T))._replace(T=np.stack([w.T]*cell.R), eps=w.eps)
 
 def votes(cell):
-    "Trained on the shares of the votes: what people really said, not on one vote"
+    "Trained on the shares of all votes, not on one vote"
     v = cell.world.data.votes
     shares = torch.as_tensor(v/v.sum(1, keepdims=True), dtype=torch.float32)
     return cell.train(targets=shares.expand(cell.R, *shares.shape))
@@ -136,7 +136,7 @@ def votes(cell):
 # What needs several
 
 def choose(cell, mode):
-    "`eps_find`: train for each eps; each network keeps the one by which the observed validation labels are most likely"
+    "`eps_find`: train for each eps; each network keeps the eps under which the validation labels are most likely"
     tried = [hard(cell), *(smooth(cell, mode, e) for e in grid)]
     labels = cell.labels(cell.world.valid)
     best = np.stack([label_nll(o.valid, labels, o.T) for o in tried]).argmin(0)
@@ -192,7 +192,7 @@ def fold_matrix(cell):
 def by_fold_matrix(cell): return matrix(cell, fold_matrix(cell), forward_folds(cell)[1])
 
 def posterior_issues(p, T, labels):
-    "Which labels are not the most probable class, the label being known: the rule that the table was made with"
+    "Which labels are not the most probable class given the label: the rule that the table was made with"
     return (p*T[:, labels].T).argmax(1) != labels
 
 def first_round(cell):
@@ -245,7 +245,7 @@ def fitted(probs, labels, by_class):
 def matrices(found): return np.stack([noise.T for noise in found])
 
 def by_valid_noise(cell, by_class):
-    "Forward with what the hard model's predictions of the validation items tell: one eps, or a matrix"
+    "Forward with one eps or a matrix, fitted to the hard model's predictions of the validation items"
     first = hard(cell)
     found,seconds = fitted(softmax(first.valid, -1).transpose(1, 0, 2), cell.labels(cell.world.valid).T, by_class)
     return matrix(cell, matrices(found), first.seconds+seconds)

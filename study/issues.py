@@ -75,7 +75,7 @@ class Stage:
                                          n_items)
 
     def logits(self, items):
-        "Of each network for items (R, items) of its seed: (networks, items, classes)"
+        "Logits (networks, items, classes) of each network for the items (R, items) of its seed"
         return logits(self.model, self.world.data.x, items[np.array(self.rows)]).transpose(1, 0, 2)
 
     def folds(self, r, fold, kept):
@@ -184,7 +184,7 @@ class Run:
                           'seconds': trainings*self.seconds, **scores})
 
     def add_models(self, arm, trainings, valid, test, T=None, extra=None):
-        "Rows of the networks of an arm, and what is known of its lists"
+        "Rows of the networks of an arm, with the scores of its lists"
         w = self.world
         for r in self.R:
             of = valid[r],self.at(w.valid)[r],test[r],w.data.y[w.test[r]]
@@ -192,7 +192,7 @@ class Run:
             self.add(arm, r, trainings, **scores, **(extra[r] if extra else {}))
 
     def lists(self):
-        "Of each arm: (which are named, scores of the list) for each seed"
+        "For each arm and seed: which labels are named, and the scores of the list"
         makers = {'even': lambda p, y: judged(p, y, False), 'by class': lambda p, y: judged(p, y, True),
                   'argmax': argmax_list}
         if has_cleanlab: makers |= {'cleanlab': cleanlab_list, 'cleanlab self': cleanlab_self}
@@ -204,7 +204,7 @@ class Run:
             self.scores[arm] = [list_scores(*o, labels, y) for o,labels,y in zip(made, self.labels, self.clean)]
 
     def forward_arms(self):
-        "Of each arm: (trainings, noise matrix for each seed, scores)"
+        "(arm, trainings, noise matrix for each seed, scores) of the forward arms"
         n = self.world.data.n
         valid_labels = self.at(self.world.valid)
         one = [fit_noise(softmax(z, -1), labels) for z,labels in zip(self.valid, valid_labels)]
@@ -216,7 +216,7 @@ class Run:
             yield k,trainings,T,scores(fits)
 
     def corrected(self):
-        "Of each arm: the labels of each seed once those that `even` names are corrected, or as many drawn at random"
+        "(arm, labels of each seed): the labels that `even` names are corrected, or as many drawn at random"
         w = self.world
         def with_labels(r, positions, new):
             res = w.labels[r].copy()

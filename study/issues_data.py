@@ -1,5 +1,5 @@
-"""The data sets of `issues.py`, none of which the study has, and six kinds of noise. An estimator may be tuned on those
-in `development`; those in `held_out` are for the end"""
+"""The data sets of `issues.py` (the study has none of them) and six kinds of noise. An estimator may be tuned on
+`development`; `held_out` is for the end"""
 from functools import lru_cache
 from typing import NamedTuple
 from zlib import crc32
@@ -59,19 +59,19 @@ def mnist_tail():
     return _long_tail(x.reshape(-1, 7, 4, 7, 4).mean((2, 4)).reshape(-1, 49), y, 480, 12)
 
 def car_origin():
-    "Of a car: America, Europe or Japan"
+    "Where a car was made: America, Europe or Japan"
     from mlxtend.data import autompg_data
     x,miles_per_gallon = autompg_data()
     return np.column_stack([x[:, :6], miles_per_gallon]),x[:, 6]
 
 def party():
-    "Of a voter, in seven steps: nobody can tell neighbours apart"
+    "The party of a voter, in seven steps; nobody can tell neighbours apart"
     from statsmodels.datasets import anes96
     d = anes96.load_pandas()
     return d.exog,d.endog
 
 def affairs():
-    "Whether a married woman had one: weakly predictable"
+    "Whether a married woman had an affair: weakly predictable"
     from statsmodels.datasets import fair
     d = fair.load_pandas()
     return d.exog,d.endog > 0
@@ -126,7 +126,7 @@ class World(NamedTuple):
     labels:np.ndarray # (R, all items): as observed. Those of the test items are never looked at
 
 def world(name, noise, seeds):
-    "50% to train, 20% to validate, 30% to test, drawn anew for each seed"
+    "50% to train, 20% to validate, 30% to test, drawn for each seed"
     data = load(name)
     parts,labels,n = [],[],len(load(name).y)
     for seed in seeds:
@@ -154,7 +154,7 @@ def rare_set(name):
 rare_noises = 'none', 'elsewhere 10', 'elsewhere 20'
 
 def rare_world(name, noise, seeds, n_others=1090):
-    "Nothing but items to train on; wrong labels neither come from the rare class nor fall into it"
+    "Training items only; wrong labels neither come from the rare class nor become it"
     x,y,rare,k = rare_set(name)
     n,share = int(y.max())+1,0. if noise == 'none' else int(noise.split()[1])/100
     others = np.delete(np.arange(n), rare)

@@ -1,4 +1,4 @@
-"What `issues.csv` says, in tables, and of each claim of ISSUES.md whether it holds"
+"The results in `issues.csv` as tables, and whether each claim of ISSUES.md holds"
 import pandas as pd
 from .issues_data import noises
 from .tables import best_marked
@@ -32,7 +32,7 @@ def coverage(table):
     return part.assign(held=held).pivot_table(index='arm', columns='noise', values='held').reindex(columns=noises)
 
 def rare_lost(table):
-    "Of a class with few items, all rightly labelled, the share that is named: mean over seeds"
+    "The share that is named of a class with few items, all rightly labelled: mean over seeds"
     part = table[is_rare(table)]
     res = part.pivot_table(index=['noise', 'data'], columns='arm', values='lost')
     return res[[o for o in lists if o in res]]
@@ -117,7 +117,7 @@ def report(table, group='held-out'):
 # For the page
 
 def found(table):
-    "Lists: F1 by noise, and of right labels the share that is named where none is wrong"
+    "Lists: F1 by noise, and the share of right labels that is named where none is wrong"
     of = [o for o in lists if o != 'cleanlab self']
     res = means(table, 'f1', of).map('{:.2f}'.format)
     res.insert(0, 'trainings', [10 if 'twice' in o else 5 for o in res.index])
@@ -125,7 +125,7 @@ def found(table):
     return res.rename(names).rename_axis(index=None, columns='F1')
 
 def trained(table, value, form, label):
-    "Models: a value by noise; the best in the mean has a star"
+    "Models: a value by noise, with a star at the best"
     res = means(table, value, arms)
     def marked(o): return best_marked(o, form, o.max() if value == 'accuracy' else o.min())
     res = res.apply(marked)

@@ -13,7 +13,7 @@ def label_nll(logits, labels, T=None):
     return -at(log_observed(log_softmax(logits, -1), T), labels).mean(0)
 
 def temperature(logits, labels, T=None):
-    "For each network, what to divide its logits by for the labels to be most likely; from 0.05 to 20, to 0.1%"
+    "The temperature of each network that makes the labels most likely; from 0.05 to 20, to 0.1%"
     lo,hi = np.full(logits.shape[1], np.log(.05)),np.full(logits.shape[1], np.log(20.))
     for _ in range(5):
         at_ = np.linspace(lo, hi, 15) # (15, networks)

@@ -23,13 +23,13 @@ def points(ax, rows, y, scale):
         ax.plot(r['mean']*scale, at, 'o', color=colors[r.result], ms=4)
 
 def limits(rows, scale, margin):
-    "Of the x axis: all means, and most of the intervals"
+    "Limits of the x axis: all means, and most of the intervals"
     ends = np.r_[rows.lo.quantile([.1, .9]), rows.hi.quantile([.1, .9]), rows['mean'], 0, margin, -margin]*scale
     pad = .05*(np.nanmax(ends)-np.nanmin(ends)) or 1
     return np.nanmin(ends)-pad,np.nanmax(ends)+pad
 
 def lines_of(rows):
-    "The noises and fits of which there are rows, in order"
+    "The noises and fits that have rows, in order"
     lines = [(noise, regime) for noise in ordered(rows, noise_order, 'noise') for regime in ('short', 'long')]
     return [o for o in lines if o in set(zip(rows.noise, rows.regime))]
 

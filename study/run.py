@@ -1,6 +1,6 @@
 """`python study/run.py`: the study of STUDY.md, into `results.csv`. `--quick`: a slice of it, into `quick.csv`.
 `--arms "forward one,issues even"`: these only, in the cells that lack them.
-`--only data=wine,noise=none,regime=long,arm=hard,seed=3`: train such rows again, print them beside the table's"""
+`--only data=wine,noise=none,regime=long,arm=hard,seed=3`: train these rows again, print them next to the table's"""
 import sys
 from pathlib import Path
 here = Path(__file__).parent
@@ -25,7 +25,7 @@ columns = [*keys, 'eps', 'accuracy', 'nll', 'brier', 'ece', 'temp', 'nll_t', 'au
 has_cleanlab = find_spec('cleanlab') is not None
 
 def versions():
-    "Of what the numbers depend on"
+    "The packages that the numbers depend on"
     return ' '.join(f'{o}={version(o)}' for o in ('torch', 'fastai', *(['cleanlab'] if has_cleanlab else [])))
 
 def rows_of(cell, regime, name, arm):
@@ -61,7 +61,7 @@ def save(table, path):
     os.replace(path.with_suffix('.part'), path)
 
 def missing(jobs, path, names=None):
-    "The cells that the table has not; or those in which it lacks some of the named arms, with these"
+    "The cells that the table lacks; or, with `names`, the cells that lack some of these arms, and which"
     table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
     n = 3 if names is None else 4
     done = set(table[keys[:n]].drop_duplicates().itertuples(index=False, name=None))
@@ -83,7 +83,7 @@ def run(jobs, path, workers, names=None):
     if jobs: print(f'{len(jobs)} cells in {(time.perf_counter()-start)/60:.1f} minutes')
 
 def rerun(only, path):
-    "Train what `only` names once more, with the other seeds of its cell beside it, and print both"
+    "Train what `only` names again, together with the other seeds of its cell, and print both"
     asked = dict(o.split('=', 1) for o in only.split(','))
     if not set(asked) <= set(keys): raise SystemExit(f"--only {only}: expected some of {', '.join(keys)}")
     jobs = [o for o in plan if all(asked.get(k, v) == v for k,v in zip(keys[:3], o))]

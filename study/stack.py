@@ -49,7 +49,7 @@ class Conv(nn.Module):
         return x.view(r, b, h, w, -1).permute(0, 1, 4, 2, 3)
 
 class Stack(nn.Module):
-    "One network for each of `seeds`: a layer of `hidden` between, after two convolutions for images"
+    "One network for each of `seeds`, with one hidden layer; two convolutions before it for images"
     def __init__(self, seeds, shape, n, hidden):
         super().__init__()
         body,size = [],shape[0]
@@ -97,8 +97,8 @@ def train(
     epoch_items=None, # Items in a pass, by which steps are counted; those of the first network if None
     sigmoid=False
 ) -> tuple: # (model, seconds)
-    "Train a stack, each network for as many steps"
-    start = time.process_time() # of this process: others may be busy beside it
+    "Train a stack, all networks for the same number of steps"
+    start = time.process_time() # of this process: others may be busy
     steps = fit.epochs*max(1, round((epoch_items or len(items[0]))/fit.bs))
     x,targets = torch.as_tensor(x),torch.as_tensor(targets)
     dl = Batches(x, targets, items, seeds, fit.bs, steps)
@@ -112,6 +112,6 @@ def train(
 
 @torch.no_grad()
 def logits(model, x, items):
-    "Of each network for its own items, (networks, items): (items, networks, classes)"
+    "Logits (items, networks, classes) of each network for its own items (networks, items)"
     x,items = torch.as_tensor(x),torch.as_tensor(items).T
     return torch.cat([model(x[o]) for o in items.split(512)]).double().numpy()

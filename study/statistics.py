@@ -19,12 +19,12 @@ def standard_error(
     diff, # One difference for each seed
     ratio=overlap # Test items by training items; 0: seeds that share no item
 ):
-    "sqrt((1/n + ratio)*variance): splits that overlap are no independent repetitions (Nadeau & Bengio 2003, section 3)"
+    "sqrt((1/n + ratio)*variance): overlapping splits are not independent (Nadeau & Bengio 2003, section 3)"
     diff = np.asarray(diff, float)
     return np.sqrt((1/len(diff)+ratio)*diff.var(ddof=1))
 
 def _p(t, df, alternative):
-    "Of a t value that may be infinite or, where nothing differs at all, NaN"
+    "p of a t value, which may be infinite, or NaN where nothing differs"
     if np.isnan(t): return 1.
     if alternative == 'less': return float(stats.t.cdf(t, df))
     if alternative == 'greater': return float(stats.t.sf(t, df))

@@ -1,4 +1,4 @@
-"The study's numbers as tables: for the page"
+"The results of the study as tables, for the page"
 import numpy as np
 import pandas as pd
 from .pictures import data_order, noise_order, ordered, units
@@ -7,13 +7,13 @@ from .statistics import t_test
 marks = dict(shown='✓', open='·', contradicted='✗')
 
 def verdicts(judged):
-    "All claims in a word, and how many of their comparisons say what"
+    "The verdict on each claim, and how many of its comparisons are shown, open, contradicted"
     counts = [{k: o.counts().get(k, 0) for k in marks} for o in judged.values()]
     rows = [dict(claim=o.says, verdict=o.word, **n) for o,n in zip(judged.values(), counts)]
     return pd.DataFrame(rows, judged)
 
 def verdict(claim):
-    "One claim's"
+    "The verdict on one claim, with its counts"
     n = claim.counts()
     print(f"{claim.name} {claim.word}: {', '.join(f'{n.get(k, 0)} {k}' for k in marks)}")
 
@@ -80,8 +80,8 @@ shared_noises = {'none': 'none wrong', 'symmetric 20': '20% wrong', 'asymmetric'
 trainings = {'hard': 1, 'forward one': 2, **dict.fromkeys(list(in_suite)[2:], 6)}
 
 def with_suite(table, suite):
-    """Means over the seeds of each data set of both, and differences from `hard`, of the arms and noises that both
-    have, where all these arms were run"""
+    """Means over the seeds, and differences from `hard`, for each data set of the study and the suite: the arms and
+    noises that both have, where all these arms were run"""
     names = {v: k for k,v in in_suite.items()} | {'by class 30': 'asymmetric'}
     suite = suite[suite.arm.isin(list(in_suite.values())) & ~suite.data.str.contains(' rare ')]
     rows = pd.concat([table, suite.replace({'arm': names, 'noise': names})])
@@ -102,7 +102,7 @@ def overall(means, measure='accuracy', form='{:.1%}'):
     return res
 
 def worse_than_hard(means, measure='accuracy', by=-.005):
-    "In how many data sets an arm is worse than `hard` by more than `by`: of accuracy below it, of NLL above"
+    "In how many data sets an arm is worse than `hard` by more than `by`: negative for accuracy, positive for NLL"
     gain = means[f'{measure}_gain']
     worse = gain < by if by < 0 else gain > by
     return overall(means.assign(worse=worse.astype(float)*means.groupby(['regime', 'noise']).data.transform('nunique')),
