@@ -66,6 +66,8 @@ def test_the_sidebar_says_the_order(built):
     order = re.findall(r'(\S+)\.md', (built/'_proc/mkdocs.yml').read_text())
     there = [html_of(Path(o+'.ipynb'))[:-5] for o in listed if (built/f'nbs/{o}.ipynb').exists()]
     assert [o for o in order if o in there] == there
+    missing = [o for o in listed if not (root/f'nbs/{o}.ipynb').exists()]
+    assert not missing, f'{missing} are listed but not there'
     nav = yaml.safe_load((built/'_proc/mkdocs.yml').read_text())['nav']
     guides, = [o['Guides'] for o in nav if 'Guides' in o]
     assert guides[-1] == 'guides/zz_new.md', "a guide that the sidebar does not list comes last"
