@@ -58,7 +58,7 @@ class LabelSmooth(Callback):
     order = 100 # after every callback that changes `learn.pred` at `after_pred`
     name = 'label_smooth'
     def __init__(self,
-        eps:float|tuple|Callable=None, # How much: a number, a pair (for 1, for 0) or a schedule; None: the mode's default
+        eps:float|tuple|Callable=None, # How much: a number, a pair (for 1, for 0) or a schedule; None: the mode's own
         mode:str|Smoother|Callable="exact", # Where it goes: a name, a `Smoother`, or a function `mode(targ, batch)`
         *,
         smooth_valid:bool=False, # Smooth validation targets too ("forward" always does); if not, `valid_loss` is plain
@@ -95,7 +95,7 @@ def _check_learner(self:LabelSmooth, learn):
     "Raise if this callback is in a Learner already, or the Learner has another one for the same target"
     if self.learn is not None:
         where = "this Learner already, and would smooth twice" if self.learn is learn else "another Learner"
-        raise ValueError(f"this LabelSmooth is in {where}: expected one for each Learner, so `remove_cb` it or make another")
+        raise ValueError(f"this LabelSmooth is in {where}: expected one for each, so `remove_cb` it or make another")
     others = learn._grab_cbs(LabelSmooth)
     if self.targ_idx in others.attrgot('targ_idx'): raise ValueError("LabelSmooth was added to this Learner twice for "
         f"targ_idx={self.targ_idx}: expected one for each target, or it is smoothed twice")
@@ -129,7 +129,7 @@ def before_fit(self:LabelSmooth):
     self.mixed_loss = self.learn.loss_func if mixer_of(self.learn.loss_func) else None
     self._pair()
     self.used_eps,self.is_checked,self.loss_ndim = [],False,None
-    self.is_probe = len(self.learn._grab_cbs(LRFinder)) > 0 # `LRFinder` undoes its training: nothing is learned or recorded
+    self.is_probe = len(self.learn._grab_cbs(LRFinder)) > 0 # its training is undone: learn and record nothing
 
 @patch
 def before_train(self:LabelSmooth):
@@ -231,8 +231,8 @@ def _warn_first(self:LabelSmooth, task):
     "Warn once, on the first training batch, of a model that trains badly"
     self.is_warned = True
     if isinstance(self.learn.pred, Tensor) and (last := last_activation(self.learn.pred, task)): warnings.warn(
-        f"the model ends in a {last}, so its predictions are probabilities. The loss expects logits and applies a {last} "
-        f"itself. Such a model trains badly: expected one without its last {last}")
+        f"the model ends in a {last}, so its predictions are probabilities. The loss expects logits, and applies a "
+        f"{last} itself. Such a model trains badly: expected one without its last {last}")
 
 
 # %% ../nbs/10_callback.ipynb #d8c20d2f
@@ -268,7 +268,7 @@ def after_pred(self:LabelSmooth):
     self.kept.clear() # left by an interrupted batch
     if not len(learn.yb) or not (learn.training or self.smooth_valid or smoother.in_valid): return
     mixer = mixer_of(learn.loss_func) if learn.training else None
-    if not self.is_checked and not mixer: learn.loss_func = soft_loss(learn.loss_func) # the callback may have been added during a fit
+    if not self.is_checked and not mixer: learn.loss_func = soft_loss(learn.loss_func) # added in mid-fit
     loss_func = mixer.old_lf if mixer else learn.loss_func
     batch = self._batch(loss_func)
     targ = self._target(learn.yb, batch)

@@ -39,8 +39,8 @@ class _Shares(Tensor):
 class TensorVotes(TensorBase):
     "Shares of votes, classes on the last axis"
     def as_subclass(self, cls):
-        # fastai's metrics and ClassificationInterpretation begin with `flatten_check`, which casts to TensorBase. Without
-        # this error they would give a wrong confusion matrix, or the message `==: 64 192`
+        # fastai's metrics and ClassificationInterpretation begin with `flatten_check`, which casts to TensorBase.
+        # Without this error they would give a wrong confusion matrix, or the message `==: 64 192`
         if cls is TensorBase: raise TypeError(_hard_only)
         return super().as_subclass(_Shares if cls is Tensor else cls)
 
