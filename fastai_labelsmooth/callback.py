@@ -49,8 +49,8 @@ class LabelSmooth(Callback):
     `targ_idx`: which of the batch's targets to smooth (default: the first).
     `n`: the number of classes, if the prediction is not one tensor with a class axis.
 
-    With "exact" the label keeps 1-eps and the other classes share eps. With "paper" all classes share eps. With
-    "forward" eps of the labels are wrong: the model learns the clean class, and `valid_loss` is that of the labels.
+    "exact": the label keeps 1-eps, the other classes share eps. "paper": all classes share eps. "forward": eps of the
+    labels are wrong; the model learns the clean class, and `valid_loss` is the likelihood of the labels as observed.
 
         Learner(dls, model, CrossEntropyLossFlat(), cbs=LabelSmooth(eps=0.1))
         Learner(dls, model, CrossEntropyLossFlat(), cbs=LabelSmooth(eps=0.2, mode="forward"))

@@ -230,7 +230,7 @@ def VotesBlock(
 class OfChanged(Metric):
     "A metric of changed predictions and targets: `changed(learn)` returns both, or None to leave a batch out"
     def __init__(self,
-        metric # Of fastai's, or a function (predictions, targets) -> number
+        metric # A fastai `Metric`, or a function (predictions, targets) -> number
     ):
         self.metric = mk_metric(metric)
 
