@@ -16,7 +16,7 @@ from .refit import copied_dl, items_of, ItemSubset, keep_items
 
 # %% ../../nbs/wrong_labels/04_fix.ipynb #4763fd09
 def _values(items):
-    "(what `items` holds, whether these are sources; None if they do not say)"
+    "(the values in `items`, whether they are sources; None if that is not known)"
     if isinstance(items, pd.DataFrame):
         if 'source' not in items: raise ValueError(
             f"items is a DataFrame with the columns {list(items)}: expected one from `label_issues`, with a `source`")
@@ -39,7 +39,7 @@ def _by_position(values, n):
     return np.array(values, dtype=int)
 
 def _by_source(values, src):
-    "(positions of each value, empty where it is not there)"
+    "(positions of each value; empty if it is not there)"
     at = defaultdict(list)
     for i,o in enumerate(src): at[str(o)].append(i)
     res = [at.get(str(o), []) for o in values]
@@ -52,7 +52,7 @@ def train_positions(
     dls:DataLoaders, # Of a Learner
     items # Issues, sources, positions, or a boolean mask
 ) -> list: # For each of `items` its positions in the training set: none if it is a validation item
-    "Where in the training set items are; ValueError for what is in no set"
+    "Where items are in the training set; ValueError for an item that is in no set"
     n = len(items_of(dls.train))
     src = sources(dls.train_ds)[:n]
     values,are_sources = _values(items)
@@ -82,7 +82,7 @@ class _LastOfEach:
     def __getitem__(self, i): return self.dataset[i][-1]
 
 def targets_of(dataset):
-    "The targets of a dataset one by one; of fastai's without reading the inputs"
+    "The targets of a dataset one by one; for fastai's datasets without reading the inputs"
     if isinstance(dataset, Tabular): 
         ys = dataset.ys.to_numpy()
         return ys[:, 0] if ys.shape[1] == 1 else ys
@@ -90,7 +90,7 @@ def targets_of(dataset):
     return _LastOfEach(dataset)
 
 def _class_index(targ):
-    "None for what is no class index"
+    "A target as a class index; None if it is none"
     targ = np.asarray(targ)
     if targ.size != 1 or targ.dtype.kind not in 'uif': return None
     k = float(targ.item())
@@ -109,7 +109,7 @@ def _names(dls, n):
     return list(vocab) if vocab is not None and len(vocab) >= n else list(range(n))
 
 def _say_left(dls, labels, gone):
-    "How many items are left, and which class lost most; a warning for a class that has none any more"
+    "Print how many items are left, and which class lost most; warn if a class has none left"
     print(f"{gone.sum():,} of {len(gone):,} training items left out, {(~gone).sum():,} remain", end='')
     if labels is None: return print()
     names,has_label = _names(dls, labels.max()+1),labels >= 0
@@ -125,7 +125,13 @@ def without(
     dls:DataLoaders, # Of a Learner
     items # Issues, sources, positions in `dls.train_ds`, or a boolean mask of its items
 ) -> DataLoaders: # The same, its training set without these items
-    "Train without some items: `learn.dls = without(learn.dls, issues)`. Validation items among them stay"
+    """Leave items out of the training set. Validation items among them stay.
+
+    `dls`: of a Learner. `items`: issues, sources (paths, row labels), positions in `dls.train_ds`, or a boolean mask.
+
+        learn.dls = without(learn.dls, issues)
+        learn.dls = without(learn.dls, issues[issues.prob_wrong > .9])
+    """
     at = train_positions(dls, items)
     gone = np.zeros(len(items_of(dls.train)), bool)
     gone[[i for some in at for i in some]] = True
@@ -175,7 +181,7 @@ def with_targets(
 
 # %% ../../nbs/wrong_labels/04_fix.ipynb #399f2a50
 def class_code(name, names):
-    "The index of a class, which a saved list may have as a string"
+    "The index of a class; a saved list may have it as a string"
     as_str = str(int(name)) if isinstance(name, float) and name.is_integer() else str(name)
     if names is None and as_str.isdecimal(): return int(as_str)
     names = list(map(str, ifnone(names, [])))
@@ -209,7 +215,7 @@ def with_fix(issues):
     return issues.assign(fix=issues.likely)
 
 def _relabelled(dl, at, fixes, names):
-    "A `DataLoader` with corrected labels, and how many items it concerns; `at` are the positions of each of `fixes`"
+    "(a `DataLoader` with corrected labels, how many items); `at`: the positions of each of `fixes`"
     rows = defaultdict(list)
     for k,some in enumerate(at):
         for i in some: rows[i].append(k)
@@ -225,7 +231,14 @@ def relabel(
     dls:DataLoaders, # Of a Learner
     issues:pd.DataFrame # From `label_issues`; a column `fix`, where there is one, has the right class, or nothing
 ) -> DataLoaders: # The same with these labels, in training and validation. Without the items that have no fix
-    "Train with corrected labels: `learn.dls = relabel(learn.dls, issues)` takes `fix`, or else `likely`"
+    """Correct labels, in training and validation: the class in the column `fix`, or else in `likely`.
+
+    `dls`: of a Learner. `issues`: from `label_issues`, or `fixes()` of an `IssuesCleaner`. A row whose `fix` is empty
+    is left out of the training set.
+
+        learn.dls = relabel(learn.dls, issues)
+        learn.dls = relabel(learn.dls, pd.read_csv('checked.csv'))
+    """
     issues = with_fix(issues)
     fixes = issues[issues.fix.notna()]
     at = train_positions(dls, fixes)
