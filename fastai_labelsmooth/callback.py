@@ -103,7 +103,7 @@ def _check_learner(self:LabelSmooth, learn):
 
 # %% ../nbs/10_callback.ipynb #5ed29441
 def mixer_of(loss_func):
-    "The callback whose method the loss is, as MixUp's is in training; None if it is of none"
+    "The callback that has put its own method in place of the loss, as MixUp does in training; None if there is none"
     cb = getattr(loss_func, '__self__', None)
     return cb if isinstance(cb, Callback) and hasattr(cb, 'old_lf') else None
 

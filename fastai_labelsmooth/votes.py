@@ -216,7 +216,7 @@ class VotesLossFlat(SoftCrossEntropyLossFlat):
 def VotesBlock(
     vocab:list # Names of the classes, at least 2, in the order of the votes
 ) -> TransformBlock: # For `DataBlock(blocks=...)` and `from_df(..., y_block=...)`
-    """A block whose targets are votes: float32 shares (B, N). The loss is `VotesLossFlat()`.
+    """A block with votes as targets: float32 shares (B, N). The loss is `VotesLossFlat()`.
 
     `vocab`: names of the classes, at least 2, in the order of the votes.
     `get_y` gives counts or shares in this order, a dict by name, or the names that annotators gave.

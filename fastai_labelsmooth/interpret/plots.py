@@ -148,7 +148,7 @@ def heat_map(
     ax=None, # Axes to draw on; new ones if None
     least:float=0. # The darkest colour stands for this value at least, so that small values do not look alarming
 ): # The axes
-    "A matrix of classes as colours, without its diagonal, whose values would hide the rest"
+    "A matrix of classes as colours, without its large diagonal values, which would hide the rest"
     x = np.array(x, dtype=float)
     n = len(x)
     np.fill_diagonal(x, 0)

@@ -157,7 +157,7 @@ def _direction(learn, by, lower):
     if len(learn.dls.loaders) < 2 or not len(learn.dls.valid): raise ValueError(
         "the learner has no validation items: expected some, to compare by")
     if lower not in (None, True, False):
-        raise ValueError(f"lower={lower!r}: expected True or False, or None for a metric whose better side is known")
+        raise ValueError(f"lower={lower!r}: expected True or False, or None for a metric with a known better side")
     if lower is not None: return lower
     if by == 'nll': return True
     func = getattr(metrics[by], 'func', type(metrics[by]))

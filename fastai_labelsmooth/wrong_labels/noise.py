@@ -512,14 +512,14 @@ def _bars(T):
 # %% ../../nbs/wrong_labels/01_noise.ipynb #ns000029
 @patch
 def noise_matrix(self:Learner,
-    ds_idx:int=1, # Index of `dls`, without `dl` and `preds`; not the training set, whose labels the model has seen
+    ds_idx:int=1, # Index of `dls`, without `dl` and `preds`; not the training set, where the model has seen the labels
     dl=None, # `DataLoader` with targets to use instead
     preds=None, # Of the training set, out of fold: from `oof_preds`, or probabilities (items, N) of any model
     show_plot:bool=True # Draw it
 ) -> pd.DataFrame: # Rows the clean class, columns the label; sigmoid: `miss`, `false_pos`. `attrs` has the share
     """How each class is labelled: a table of probabilities, rows the clean class, columns the label.
 
-    `ds_idx`: the dataset of `dls` to predict; not the training set, whose labels the model has seen.
+    `ds_idx`: the dataset of `dls` to predict; not the training set, where the model has seen the labels.
     `dl`: a `DataLoader` with targets to use instead. `show_plot`: draw it.
     `preds`: of the training set, out of fold: from `oof_preds`, or probabilities (items, N) of any model.
 
