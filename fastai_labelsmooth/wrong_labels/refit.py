@@ -159,8 +159,8 @@ class _Tick(Callback):
     def __init__(self, tick, what): store_attr()
     def after_epoch(self): self.tick(f'{self.what}, epoch {self.epoch+1} of {self.n_epoch}')
 
-# fastai's modules with callbacks that look at training, write or plot. EarlyStopping and ReduceLROnPlateau are among them:
-# a twin trains for `n_epoch` epochs on a one-cycle schedule, which leaves nothing for them to do
+# fastai's modules with callbacks that look at training, write or plot. EarlyStopping and ReduceLROnPlateau are among
+# them: a twin trains for `n_epoch` epochs on a one-cycle schedule, which leaves nothing for them to do
 _looking = {f'fastai.callback.{k}' for k in 'azureml captum comet neptune progress tensorboard tracker wandb'.split()}
 
 def _only_looks(cb):
