@@ -253,7 +253,7 @@ def temperature(
 # %% ../../nbs/interpret/02_calibration.ipynb #ca000025
 @patch
 def calibrate(self:Learner,
-    temp:float=None, # What to divide logits by, as `temperature` finds it if None; 1 undoes it
+    temp:float=None, # What to divide logits by; None: found by `temperature`; 1 undoes it
     ds_idx:int=1, # Index of `dls` to find it on when `dl` is None
     dl=None # `DataLoader` with targets to find it on
 ) -> float: # The temperature

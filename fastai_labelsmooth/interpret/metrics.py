@@ -175,7 +175,7 @@ def adaptive_calibration_error(
 def brier_score(
     prob:Tensor, # Distributions (..., classes); sigmoid: probabilities of labels
     targ:Tensor, # Of the same shape: what happened, or votes
-    sigmoid:bool=False # Whether each label is a question of its own
+    sigmoid:bool=False # Whether each label is scored by itself
 ) -> Tensor: # (..., 1), from 0 to 2; sigmoid: (..., labels), from 0 to 1
     "Squared distance between what was predicted and what happened (Brier 1950)"
     square = (prob-targ)**2

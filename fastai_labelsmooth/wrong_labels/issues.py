@@ -345,7 +345,7 @@ def label_issues(self:Learner,
     lr=None, # Maximal learning rate; the learner's if None
     preds=None, # Predictions to use instead of training: out of fold, from `oof_preds` or of any model
     thresh:float=None, # Name labels with a higher probability of being wrong; 0: all, ranked. None: see below
-    by_class:bool=None, # Whether classes are confused in ways of their own. None: of masks and several labels
+    by_class:bool=None, # Whether classes are confused in ways of their own. None: for masks and several labels
     **kwargs
 ) -> pd.DataFrame: # Most doubtful first, indexed by `source`: `label`, `likely`, `prob_wrong`; `attrs` has the share
     """The training items with the most doubtful labels, the most doubtful first.

@@ -315,7 +315,7 @@ def _probs(learn, preds, items):
 
 def train_preds(
     learn:Learner, # A twin
-    dl:DataLoader, # The training `DataLoader` of the learner that it is the twin of
+    dl:DataLoader, # The original learner's training `DataLoader`
     items # Positions in its dataset, in their order
 ) -> Tensor: # A row for each item
     "Predictions for training items, without augmentation"
