@@ -348,7 +348,7 @@ def label_issues(self:Learner,
     by_class:bool=None, # Whether classes are confused in ways of their own. None: for masks and several labels
     **kwargs
 ) -> pd.DataFrame: # Most doubtful first, indexed by `source`: `label`, `likely`, `prob_wrong`; `attrs` has the share
-    """The training items with the most doubtful labels, the most doubtful first.
+    """Training items with a label that is probably wrong, the most doubtful first.
 
     `n_epoch`: epochs of each of the five trainings, one-cycle. `lr`: maximal learning rate.
     `preds`: predictions to use instead of training: from `oof_preds`, or probabilities (items, N) of any model that has
