@@ -201,8 +201,8 @@ def decodes(self, to:Tabular): return to # the columns name the shares
 class VotesLossFlat(SoftCrossEntropyLossFlat):
     """Cross-entropy against votes. `predict` and `show_results` give the shares of all classes, not the best class.
 
-    The parameters are those of `SoftCrossEntropyLossFlat`. `weight`: a weight for each class; each item has that of
-    its most voted class.
+    `axis`: the class axis. `weight`: a weight for each class; each item has that of its most voted class.
+    `ignore_index`: a class index that does not count, if targets are labels. `reduction`: "mean", "sum" or "none".
 
         VotesLossFlat()
         VotesLossFlat(weight=tensor([1., 1., 2.]))

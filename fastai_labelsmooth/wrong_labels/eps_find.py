@@ -55,7 +55,9 @@ def _task(learn):
 
 # %% ../../nbs/wrong_labels/02_eps_find.ipynb #ie000009
 class EpsFind(NamedTuple):
-    """What `eps_find` returns: the best `eps`, and a `table` with a row for each eps.
+    """What `eps_find` returns.
+
+    `eps`: the best. `table`: a row for each eps. `interval`: the shares that explain the labels nearly as well.
 
         found = learn.eps_find(10)
         found.eps, found.interval

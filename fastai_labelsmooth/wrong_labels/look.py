@@ -158,7 +158,9 @@ class IssuesCleaner(GetAttr):
 
     def fixes(self
     ) -> pd.DataFrame: # `source`, `label`, `fix`: the class that is right, or nothing where the item is deleted
-        """The changes, for `relabel`: `fix` is the new label, empty if the item is deleted. Kept items are not in it.
+        """What was changed, for `relabel`.
+
+        `fix` is the new label, or empty if the item is deleted. Items that are kept are not in it.
 
             learn.dls = relabel(learn.dls, cleaner.fixes())
         """
