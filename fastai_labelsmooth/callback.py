@@ -23,7 +23,7 @@ _named = dict(exact=partial(Uniform, 'exact'), paper=partial(Uniform, 'paper'), 
 def as_smoother(
     mode:str|Smoother|Callable # A name, a smoother, or a function `mode(targ, batch)`
 ) -> Smoother:
-    "The smoother that `mode` names, or is"
+    "`mode` as a smoother"
     if isinstance(mode, Smoother): return mode
     if isinstance(mode, str) and mode in _named: return _named[mode]()
     expected = f"expected {' or '.join(map(repr, _named))}, a Smoother, or a callable `mode(targ, batch)`"
@@ -32,7 +32,7 @@ def as_smoother(
     return FromFunction(mode)
 
 def _check_eps(eps, smoother, task):
-    "Let the smoother check `eps`, a schedule at each hundredth of training"
+    "Let the smoother check `eps`; a schedule is checked at each hundredth of training"
     if not callable(eps): return smoother.check(eps, task)
     for pct in range(101):
         try: smoother.check(eps(pct/100), task)
@@ -41,9 +41,20 @@ def _check_eps(eps, smoother, task):
 
 # %% ../nbs/10_callback.ipynb #bc48a2e4
 class LabelSmooth(Callback):
-    """Train on smoothed targets: `Learner(..., cbs=LabelSmooth(eps=0.1))`. The learner's loss decides the task. `mode`:
+    """Train on smoothed targets. Metrics see the hard labels; the learner's loss decides the task.
+
+    `eps`: how much. A number, a schedule, or for a sigmoid loss a pair (for 1, for 0). None: the default of the mode.
+    `mode`: where it goes, "exact", "paper", "forward", a `Smoother`, or a function `mode(targ, batch)`.
+    `smooth_valid`: smooth validation targets too (default: `valid_loss` is the plain loss).
+    `targ_idx`: which of the batch's targets to smooth (default: the first).
+    `n`: the number of classes, if the prediction is not one tensor with a class axis.
+
     "exact": the label keeps 1-eps, the other classes share eps. "paper": all classes share eps. "forward": eps of the
-    labels are wrong. Or a `Smoother`"""
+    labels are wrong; the model learns the clean class, and `valid_loss` is the likelihood of the labels as observed.
+
+        Learner(dls, model, CrossEntropyLossFlat(), cbs=LabelSmooth(eps=0.1))
+        Learner(dls, model, CrossEntropyLossFlat(), cbs=LabelSmooth(eps=0.2, mode="forward"))
+    """
     order = 100 # after every callback that changes `learn.pred` at `after_pred`
     name = 'label_smooth'
     def __init__(self,
@@ -52,10 +63,10 @@ class LabelSmooth(Callback):
         *,
         smooth_valid:bool=False, # Smooth validation targets too ("forward" always does); if not, `valid_loss` is plain
         targ_idx:int=0, # Which of the batch's targets to smooth
-        n:int=None # Number of classes, where the prediction is not one tensor with a class axis
+        n:int=None # Number of classes, if the prediction is not one tensor with a class axis
     ):
         store_attr()
-        self.smoother = copy(as_smoother(mode)) # what it learns is this Learner's
+        self.smoother = copy(as_smoother(mode)) # so that no other Learner shares what it learns
         if eps is None: self.eps = self.smoother.default_eps
         if n is not None and (not is_int(n) or n < 2):
             raise ValueError(f"n={n!r}: expected a number of classes, at least 2")
@@ -92,7 +103,7 @@ def _check_learner(self:LabelSmooth, learn):
 
 # %% ../nbs/10_callback.ipynb #5ed29441
 def mixer_of(loss_func):
-    "The callback whose method a loss is, as it is MixUp's in training, or None"
+    "The callback that has put its own method in place of the loss, as MixUp does in training; None if there is none"
     cb = getattr(loss_func, '__self__', None)
     return cb if isinstance(cb, Callback) and hasattr(cb, 'old_lf') else None
 
@@ -118,7 +129,7 @@ def before_fit(self:LabelSmooth):
     self.mixed_loss = self.learn.loss_func if mixer_of(self.learn.loss_func) else None
     self._pair()
     self.used_eps,self.is_checked,self.loss_ndim = [],False,None
-    self.is_probe = len(self.learn._grab_cbs(LRFinder)) > 0 # it undoes its training: nothing is learnt or recorded
+    self.is_probe = len(self.learn._grab_cbs(LRFinder)) > 0 # its training is undone: learn and record nothing
 
 @patch
 def before_train(self:LabelSmooth):
@@ -158,16 +169,16 @@ def _function_of(metric):
 
 def _takes_classes(metric):
     "Whether a metric of fastai's compares the most probable class with a class index"
-    takes_argmax = getattr(metric, 'dim_argmax', None) is not None # an `AccumMetric`, as of scikit-learn's
+    takes_argmax = getattr(metric, 'dim_argmax', None) is not None # an `AccumMetric`, such as scikit-learn's
     return takes_argmax or _function_of(metric) in (accuracy, error_rate, top_k_accuracy)
 
 # %% ../nbs/10_callback.ipynb #cc605c72
 @patch
 def _batch(self:LabelSmooth, loss_func) -> Batch:
-    "What the smoother may know"
+    "What the smoother is given"
     learn,pred,eps = self.learn,self.learn.pred,self.eps
     if callable(eps):
-        # outside of a fit fastai says 0: use the value of the end
+        # outside of a fit fastai's `pct_train` is 0: use the final value
         is_outside = not learn.training and not learn.pct_train
         eps = eps(1. if is_outside else min(learn.pct_train, 1.))
     pred = pred.detach() if isinstance(pred, Tensor) else to_detach(pred, cpu=False, gather=False)
@@ -175,7 +186,7 @@ def _batch(self:LabelSmooth, loss_func) -> Batch:
 
 @patch
 def _target(self:LabelSmooth, yb, batch):
-    "The target to smooth, in the shape that the logits have"
+    "The target to smooth, in the shape of the logits"
     if not -len(yb) <= self.targ_idx < len(yb): raise ValueError(
         f"targ_idx={self.targ_idx}: expected one of the batch's {len(yb)} targets, counted from 0")
     return fit_targets(yb[self.targ_idx], batch.task, batch.pred if self.n is None else None)
@@ -183,7 +194,7 @@ def _target(self:LabelSmooth, yb, batch):
 # %% ../nbs/10_callback.ipynb #9826f554
 @patch
 def _soft(self:LabelSmooth, targ, batch, loss_func):
-    "The soft target, which carries its label where class weights need it"
+    "The soft target, with its label if class weights need it"
     soft = self.smoother(targ, batch)
     weighs = getattr(getattr(loss_func, 'func', None), 'weight', None) is not None
     if not weighs or batch.task.sigmoid or isinstance(soft, SoftTarget): return soft
@@ -191,7 +202,7 @@ def _soft(self:LabelSmooth, targ, batch, loss_func):
 
 @patch
 def _check_first(self:LabelSmooth, targ, batch):
-    "On the first batch of a fit: what all of them share, or what could not be read on each without waiting for a GPU"
+    "Check on the first batch of a fit what all batches share, or what each batch would have to wait for the GPU for"
     if isinstance(targ, SoftTarget): raise ValueError(
         f"the target at targ_idx={self.targ_idx} is smoothed already: expected one LabelSmooth for each target")
     _check_eps(self.eps, self.smoother, batch.task)
@@ -217,11 +228,11 @@ def _check_metrics(self:LabelSmooth, hard, task):
 
 @patch
 def _warn_first(self:LabelSmooth, task):
-    "Once, on the first training batch: what trains, but not as it should"
+    "Warn once, on the first training batch, of a model that trains badly"
     self.is_warned = True
     if isinstance(self.learn.pred, Tensor) and (last := last_activation(self.learn.pred, task)): warnings.warn(
-        f"the model ends in a {last}: its predictions are probabilities, and the loss takes logits, of which it makes "
-        f"probabilities itself. Such a model trains badly: expected one without its last {last}")
+        f"the model ends in a {last}, so its predictions are probabilities. The loss expects logits, and applies a "
+        f"{last} itself. Such a model trains badly: expected one without its last {last}")
 
 
 # %% ../nbs/10_callback.ipynb #d8c20d2f
@@ -252,17 +263,17 @@ def _mix(self:LabelSmooth, mixer, batch):
 # %% ../nbs/10_callback.ipynb #ac038303
 @patch
 def after_pred(self:LabelSmooth):
-    "The last event before the loss: a soft target for the hard one, and the prediction as the smoother observes it"
+    "Last event before the loss: replace the hard target by the soft one, and the prediction by what is observed"
     learn,smoother = self.learn,self.smoother
-    self.kept.clear() # of a batch that was interrupted
+    self.kept.clear() # left by an interrupted batch
     if not len(learn.yb) or not (learn.training or self.smooth_valid or smoother.in_valid): return
     mixer = mixer_of(learn.loss_func) if learn.training else None
-    if not self.is_checked and not mixer: learn.loss_func = soft_loss(learn.loss_func) # it may have come in mid-fit
+    if not self.is_checked and not mixer: learn.loss_func = soft_loss(learn.loss_func) # added in mid-fit
     loss_func = mixer.old_lf if mixer else learn.loss_func
     batch = self._batch(loss_func)
     targ = self._target(learn.yb, batch)
     if not self.is_checked: self._check_first(targ, batch)
-    # all is computed before anything is replaced
+    # everything is computed before anything is replaced
     soft,observed = self._soft(targ, batch, loss_func),smoother.observed(learn.pred, batch)
     mixed = self._mix(mixer, batch) if mixer else ()
     if learn.training and not self.is_probe: smoother.update(targ, batch)

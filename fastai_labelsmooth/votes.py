@@ -30,7 +30,7 @@ _hard_only = ("targets are votes, a share for each class: expected class indices
               "for a confusion matrix, `votes.argmax(1)` and `preds.argmax(1)` of `get_preds`")
 
 class _Shares(Tensor):
-    "What fastai's CastToTensor makes of votes: a plain tensor in all operations, which hard-target metrics refuse"
+    "What fastai's CastToTensor makes of votes: a plain tensor in all operations, but metrics of hard targets raise"
     __torch_function__ = torch._C._disabled_torch_function_impl
     def as_subclass(self, cls):
         if cls is TensorBase: raise TypeError(_hard_only)
@@ -39,13 +39,13 @@ class _Shares(Tensor):
 class TensorVotes(TensorBase):
     "Shares of votes, classes on the last axis"
     def as_subclass(self, cls):
-        # `flatten_check`, with which fastai's metrics and ClassificationInterpretation begin, casts to this very class:
-        # what would be a wrong confusion matrix, or the error `==: 64 192`, is an error that says what to do
+        # fastai's metrics and ClassificationInterpretation begin with `flatten_check`, which casts to TensorBase.
+        # Without this error they would give a wrong confusion matrix, or the message `==: 64 192`
         if cls is TensorBase: raise TypeError(_hard_only)
         return super().as_subclass(_Shares if cls is Tensor else cls)
 
 class Votes(dict, ShowTitle):
-    "Shares of votes by name, most first"
+    "Shares of votes by name, the largest first"
     _show_args = {'label': 'votes'}
     def __str__(self):
         first,rest = list(self.items())[:3],list(self.values())[3:]
@@ -54,7 +54,7 @@ class Votes(dict, ShowTitle):
 
 # %% ../nbs/11_votes.ipynb #vt000022
 def _by_name(votes, vocab):
-    "The numbers of a mapping in the vocab's order"
+    "The numbers of a mapping, in the order of the vocab"
     for name in votes:
         if name not in vocab.o2i:
             raise ValueError(f"votes={dict(votes)!r} have the name {name!r}: expected one of {list(vocab)}")
@@ -64,7 +64,7 @@ def _numbers(votes, vocab):
     "The numbers that `votes` stand for, (N,), as float64"
     is_list = isinstance(votes, (list, tuple, L, np.ndarray)) and len(votes) > 0
     if is_list and all(isinstance(o, str) for o in votes): votes = Counter(votes) # what each annotator said
-    named = isinstance(votes, pd.Series) and not isinstance(votes.index, pd.RangeIndex) # from 0, it says nothing
+    named = isinstance(votes, pd.Series) and not isinstance(votes.index, pd.RangeIndex) # an index from 0 names nothing
     if named or isinstance(votes, Mapping): values = _by_name(dict(votes), vocab)
     else: values = [] if isinstance(votes, str) or np.ndim(votes) == 0 else list(votes)
     if len(values) != len(vocab): raise ValueError(
@@ -74,11 +74,11 @@ def _numbers(votes, vocab):
         f"votes={votes!r}: expected numbers of votes, or the names that were voted for") from None
 
 def _is_bad(counts):
-    "Which rows of `counts`, (R, N), are no votes"
+    "Which rows of `counts`, (R, N), are not valid votes"
     return ~np.isfinite(counts).all(1) | (counts < 0).any(1) | (counts.sum(1) == 0)
 
 def _shares(counts):
-    "Counts over their sum, which very large ones would overflow"
+    "Counts divided by their sum; first by the largest, since a sum of very large counts would overflow"
     counts = counts/counts.max(-1, keepdims=True)
     return counts/counts.sum(-1, keepdims=True)
 
@@ -96,7 +96,7 @@ def _truncated(samples, trunc_at): return L((text.truncate(trunc_at), *rest) for
 
 @cache
 def _register_shows():
-    "Once there are votes to show: of two functions that fit, fastai's dispatch takes the one that came last"
+    "Called when votes are shown, since fastai's dispatch takes the last registered of the functions that fit"
     import fastai.interpret, fastai.text.learner, fastai.vision.learner # noqa: F401 (they register theirs)
 
     @dispatch
@@ -149,13 +149,13 @@ class ReadVotes(ItemTransform, DisplayedTransform):
     def decodes(self, o:TensorVotes):
         _register_shows()
         if o.ndim and not (o.min() >= 0 and abs(o.sum()-1) < 1e-2): raise ValueError(
-            f"a prediction is {o.tolist()}, which are no shares: the learner's loss has no activation. "
+            f"the prediction {o.tolist()} is no distribution: the learner's loss has no activation. "
             "Expected the loss that comes with VotesBlock, VotesLossFlat()")
-        if not o.ndim: return Votes({self.vocab[o.item()]: 1.}) # of a loss that decodes to one class
+        if not o.ndim: return Votes({self.vocab[o.item()]: 1.}) # the loss decodes to one class
         return Votes(sorted(zip(self.vocab, o.tolist()), key=lambda named: -named[1]))
 
     def check_order(self, names):
-        "Raise for columns that are those of the vocab in another order"
+        "Raise if the columns are those of the vocab, in another order"
         if set(names) == set(self.vocab) and list(names) != list(self.vocab):
             raise ValueError(f"columns {list(names)}: expected the order of the vocab, {list(self.vocab)}")
 
@@ -199,7 +199,14 @@ def decodes(self, to:Tabular): return to # the columns name the shares
 
 # %% ../nbs/11_votes.ipynb #vt000030
 class VotesLossFlat(SoftCrossEntropyLossFlat):
-    "`SoftCrossEntropyLossFlat` whose decoded prediction is the shares of all classes, not the best class"
+    """Cross-entropy against votes. `predict` and `show_results` give the shares of all classes, not the best class.
+
+    `axis`: the class axis. `weight`: a weight for each class; each item has that of its most voted class.
+    `ignore_index`: a class index that does not count, if targets are labels. `reduction`: "mean", "sum" or "none".
+
+        VotesLossFlat()
+        VotesLossFlat(weight=tensor([1., 1., 2.]))
+    """
     def decodes(self,
         x:Tensor # Probabilities (B, N)
     ) -> TensorVotes: # The same
@@ -209,15 +216,21 @@ class VotesLossFlat(SoftCrossEntropyLossFlat):
 def VotesBlock(
     vocab:list # Names of the classes, at least 2, in the order of the votes
 ) -> TransformBlock: # For `DataBlock(blocks=...)` and `from_df(..., y_block=...)`
-    """Block for votes: `VotesBlock(['negative', 'neutral', 'positive'])`. `get_y` gives counts or shares in this order,
-    a dict by name, or the names that annotators gave. Targets: float32 shares (B, N), the loss is `VotesLossFlat()`"""
+    """A block with votes as targets: float32 shares (B, N). The loss is `VotesLossFlat()`.
+
+    `vocab`: names of the classes, at least 2, in the order of the votes.
+    `get_y` gives counts or shares in this order, a dict by name, or the names that annotators gave.
+
+        DataBlock((ImageBlock, VotesBlock(['cat', 'dog'])), get_y=votes)
+        TextDataLoaders.from_df(df, text_col='text', label_col=names, y_block=VotesBlock(names))
+    """
     return TransformBlock(type_tfms=ReadVotes(vocab))
 
 # %% ../nbs/11_votes.ipynb #vt000036
 class OfChanged(Metric):
-    "Another metric, of changed predictions and targets: `changed(learn)` gives both, or None for a batch to leave out"
+    "A metric of changed predictions and targets: `changed(learn)` returns both, or None to leave a batch out"
     def __init__(self,
-        metric # Of fastai's, or a function (predictions, targets) -> number
+        metric # A fastai `Metric`, or a function (predictions, targets) -> number
     ):
         self.metric = mk_metric(metric)
 
@@ -238,10 +251,10 @@ class OfChanged(Metric):
     def inner(self): return self.metric.func if isinstance(self.metric, AvgMetric) else self.metric
 
 class OnMajority(OfChanged):
-    "A metric of hard targets, on the most voted class; of a sigmoid loss on the labels that most voted for"
+    "A metric of hard targets, for the most voted class; sigmoid: for the labels that more than half voted for"
     def hard(self, y, pred, sigmoid):
         "Class indices, or zeros and ones, for votes; other targets as they are"
-        is_dense = y.is_floating_point() and y.shape == getattr(pred, 'shape', None) # a table's are plain
+        is_dense = y.is_floating_point() and y.shape == getattr(pred, 'shape', None) # a table's votes are plain tensors
         if not is_dense and not isinstance(y, TensorVotes): return y
         y = plain(y)
         if sigmoid: return TensorMultiCategory((y > .5).to(y.dtype).masked_fill(y.isnan(), torch.nan)) # NaN is unknown
@@ -261,8 +274,14 @@ def _are_distributions(y): return y.ndim > 1 and bool(((y.sum(-1)-1).abs() < 1e-
 def on_majority(
     metric # A function of predictions and hard targets, or a fastai `Metric`: `accuracy`, `F1Score(average='macro')`
 ) -> OnMajority: # A `Metric`, and a function of logits and votes where `metric` is one
-    """Let a metric of hard targets see the most voted class; of equally many votes the first, as `argmax` does. Of a
-    sigmoid loss it sees each label that more than half voted for: `on_majority(accuracy_multi)`"""
+    """A metric of hard targets, for votes: it sees the most voted class (of a tie the first, as `argmax` does).
+
+    `metric`: a function of predictions and hard targets, or a fastai `Metric`.
+    With a sigmoid loss the metric sees each label that more than half voted for.
+
+        Learner(dls, model, metrics=[on_majority(accuracy), on_majority(F1Score(average='macro'))])
+        on_majority(accuracy_multi) # for a sigmoid loss
+    """
     return OnMajority(metric)
 
 # %% ../nbs/11_votes.ipynb #vt000040
@@ -283,9 +302,20 @@ def _entropy_correlation(pred, targ):
 
 # %% ../nbs/11_votes.ipynb #vt000041
 def VotesKL() -> AccumMetric: # Of logits and votes, both (B, N)
-    "Mean KL divergence of the predicted shares from the votes, in nats: cross-entropy less the votes' own entropy"
+    """Metric: mean KL divergence of the predicted shares from the votes, in nats. 0 if the model predicts the votes.
+
+    It is the cross-entropy minus the entropy of the votes.
+
+        Learner(dls, model, metrics=[VotesKL(), EntropyCorrelation()])
+    """
     return AccumMetric(_votes_kl, flatten=False, name='votes_kl')
 
 def EntropyCorrelation() -> AccumMetric: # Of logits and votes, both (B, N)
-    "Pearson correlation over items of the predictions' entropy and the votes'; NaN where one is the same for all"
+    """Metric: whether the model is unsure where people disagree, from -1 to 1.
+
+    It is the Pearson correlation, over the items, of the entropies of predictions and votes. NaN if one of them is
+    the same for all items.
+
+        Learner(dls, model, metrics=[VotesKL(), EntropyCorrelation()])
+    """
     return AccumMetric(_entropy_correlation, flatten=False, name='entropy_corr')

@@ -525,7 +525,7 @@ def test_temperature_of_votes():
 def test_logits_are_not_read_as_shares():
     "A raw torch loss has no activation, so its predictions are logits"
     read = ReadVotes(['a', 'b', 'c'])
-    with pytest.raises(ValueError, match='no shares.*VotesLossFlat'): read.decode(TensorVotes([-.22, .28, -.04]))
+    with pytest.raises(ValueError, match='no distribution.*VotesLossFlat'): read.decode(TensorVotes([-.22, .28, -.04]))
 
 def test_votes_kl_with_a_masked_class():
     "No mass on an impossible class costs nothing"

@@ -26,7 +26,7 @@ from .predictions import class_names, stream
 
 # %% ../../nbs/interpret/02_calibration.ipynb #ca000012
 class Sample:
-    "A uniform sample of at most `max_n` rows of a stream, without replacement; in their order if there are no more"
+    "A uniform sample of at most `max_n` rows of a stream, without replacement; all in order if there are no more"
     def __init__(self, max_n, seed=0):
         self.max_n,self.gen = max_n,torch.Generator().manual_seed(seed)
         self.keys,self.rows = torch.empty(0, dtype=torch.double),None
@@ -41,7 +41,7 @@ class Sample:
         self.keys,self.rows = keys,list(rows)
 
 def _noise_of(learn):
-    "The smoother of a Learner, and its `eps` at the end of training; those that change nothing if it has none"
+    "The smoother of a Learner, and its `eps` at the end of training; without one, a smoother that changes nothing"
     cb = getattr(learn, 'label_smooth', None)
     if not isinstance(cb, LabelSmooth): return Smoother(),0.
     return cb.smoother,cb.eps(1.) if callable(cb.eps) else cb.eps
@@ -54,16 +54,25 @@ def _observed_nll(a, smoother, eps):
     return soft_cross_entropy(z, a.targ, reduction='none')
 
 class Singles(NamedTuple):
-    "Of single positions; each (positions, 1), sigmoid: (positions, labels)"
+    "Values of single positions: (positions, 1), sigmoid: (positions, labels)"
     conf:Tensor # Confidence
-    hit:Tensor # What came true of it; NaN where that is unknown
+    hit:Tensor # What came true; NaN where that is unknown
     gap:Tensor # Top logit minus the mean of the others; sigmoid: the logit
 
 # %% ../../nbs/interpret/02_calibration.ipynb #ca000013
 class CalibrationInterpretation(Interpretation):
-    "How far to trust a classifier's probabilities: softmax, multilabel or segmentation"
+    """How far to trust a classifier's probabilities: softmax, multilabel or segmentation. Use `from_learner`.
+
+    `learn`: the model. `dl`: its `DataLoader`, with targets. `losses`: of each item; None if they come later.
+    `act`: from logits to probabilities, instead of the learner's own.
+    `max_n`: size of the sample for adaptive ECE, gaps and plots of confidence.
+
+        interp = CalibrationInterpretation.from_learner(learn)
+        interp.summary()
+        interp.plot_reliability()
+    """
     def __init__(self,
-        learn:Learner, # Model that was looked at
+        learn:Learner, # The model
         dl, # Its `DataLoader`, with targets
         losses, # Of each item; None if they come later
         act=None, # From logits to probabilities, instead of the learner's own
@@ -73,19 +82,26 @@ class CalibrationInterpretation(Interpretation):
         self.thresh = getattr(classifier_loss(learn.loss_func), 'thresh', .5)
         self.count,self.item_losses = 0,[]
         self.smoother,self.eps = _noise_of(learn)
-        self.observed_sum = 0. # as `sums.nll`, through the noise that a "forward" learner assumes
+        self.observed_sum = 0. # as `sums.nll`, through the noise of a "forward" learner
         self.sums = self.bins = self.classes = None # sums of `Scores`, `Bins` of the confidence, `Bins` of each class
         self.sample = Sample(max_n)
 
     @classmethod
     def from_learner(cls,
-        learn, # Model to look at
+        learn, # The model, trained
         ds_idx:int=1, # Index of `learn.dls` when `dl` is None
         dl=None, # `DataLoader` with targets
         act=None, # From logits to probabilities, instead of the learner's own
         max_n:int=100_000 # Size of the sample for adaptive ECE, gaps and plots of confidence
     ):
-        "Construct interpretation object from a learner, in one pass that keeps no predictions"
+        """Look at a learner, in one pass that keeps no predictions.
+
+        `learn`: a trained classifier. `ds_idx`: the dataset of its `dls`, 0 train, 1 valid.
+        `dl`: a `DataLoader` with targets to use instead. `act`: from logits to probabilities, instead of the learner's.
+        `max_n`: size of the sample for adaptive ECE, gaps and plots of confidence.
+
+            CalibrationInterpretation.from_learner(learn, dl=test_dl).summary()
+        """
         self = cls(learn, dl, None, act, max_n)
         done = stream(learn, self.update, ds_idx, dl, act)
         if not self.count: raise ValueError("dl has only targets that are ignored: expected at least one that counts")
@@ -105,8 +121,8 @@ class CalibrationInterpretation(Interpretation):
 def update(self:CalibrationInterpretation,
     a # `Answers` of a batch
 ):
-    "Add a batch"
-    self.item_losses.append(a.item_losses().nan_to_num(0., posinf=math.inf)) # nothing to be wrong about: 0
+    "Add the `Answers` of a batch, `a`: `from_learner` calls it for each"
+    self.item_losses.append(a.item_losses().nan_to_num(0., posinf=math.inf)) # 0 if no label counts
     a = a.kept()
     s = scores(a, self.thresh)
     sized = s._replace(gap=s.gap.abs()) if a.task.sigmoid else s
@@ -123,7 +139,12 @@ def update(self:CalibrationInterpretation,
 @patch
 def summary(self:CalibrationInterpretation
 ) -> pd.DataFrame: # Likelihood and gap in nats, all else without a unit; softmax: one row
-    "Accuracy, scores, calibration errors (15 bins), confidence and logit gap (multilabel: size of the logit)"
+    """Accuracy, likelihood, Brier score, calibration errors (15 bins), confidence and logit gap, as a table.
+
+    One row, `all`; multilabel: also a row for each label.
+
+        CalibrationInterpretation.from_learner(learn).summary().T
+    """
     mean,one = Scores(*((o/self.sums.keep).numpy() for o in self.sums)),self.singles
     classwise = calibration_error(self.classes)
     res = pd.DataFrame({
@@ -148,7 +169,7 @@ def _accuracy_behind(right, count, eps, n):
     return [(o-off)/(on-off) for o in seen]
 
 def _through_noise(looks, nll):
-    "Rows of `compare` for labels that are as noisy as a `\"forward\"` learner says; none if they are not"
+    "Rows of `compare` if the labels are as noisy as a `\"forward\"` learner says; otherwise none"
     observed = pd.Series({name: o.observed_sum/o.sums.nll.numel()/o.count for name,o in looks.items()})
     noisy = [name for name,o in looks.items() if isinstance(o.smoother, Forward) and observed[name] < nll[name]]
     if not noisy: return []
@@ -164,7 +185,15 @@ def compare(
     ds_idx:int=1, # Index of each learner's `dls` when `dl` is None
     dl=None # `DataLoader` with targets, the same for all
 ) -> pd.DataFrame: # A row for each measure, a column for each learner
-    "Summaries side by side. On noisy labels also what was observed, through the noise of a `\"forward\"` learner"
+    """Learners side by side: accuracy, likelihood, Brier score, calibration errors, confidence.
+
+    `learns`: a dict of Learners, or a `CalibrationInterpretation` of each, by name. `ds_idx`: dataset of each `dls`.
+    `dl`: a `DataLoader` with targets to use instead, the same for all.
+
+    On noisy labels, with a "forward" learner: also the likelihood of the observed labels, and the implied accuracy.
+
+        compare({'hard': learn1, 'smoothed': learn2})
+    """
     if not isinstance(learns, dict): raise TypeError(f"learns={learns!r}: expected a dict, such as {{'hard': learn}}")
     def look(o):
         return o if isinstance(o, CalibrationInterpretation) else CalibrationInterpretation.from_learner(o, ds_idx, dl)
@@ -175,15 +204,15 @@ def compare(
 
 # %% ../../nbs/interpret/02_calibration.ipynb #ca000023
 def _fit_temperature(z, targ, task, smoother, eps):
-    "The temperature at which `targ` is most likely, seen as the smoother says; `z` and `targ` are (positions, classes)"
+    "The temperature at which `targ` is most likely, through the noise of \"forward\"; both (positions, classes)"
     known = ~targ.isnan()
     def nll(log_temp):
         scaled = z/math.exp(log_temp)
         observed = smoother.observed(scaled, Batch(task, eps, scaled))
         if task.sigmoid: return F.binary_cross_entropy_with_logits(observed[known], targ[known]).item()
         return soft_cross_entropy(observed, targ).item()
-    # "forward" learns the clean class, and is hardly ever too little sure of it. A temperature below 1 fits noise: with
-    # 40% wrong labels the NLL of the clean class was .57 before, 1.23 with a free temperature, .58 from 1 on
+    # "forward" learns the clean class, and is hardly ever not sure enough. A temperature below 1 would fit noise: with
+    # 40% wrong labels the NLL of the clean class was .57 before, 1.23 with a free temperature, .58 with at least 1
     lo,hi = 0. if isinstance(smoother, Forward) else math.log(.01),math.log(100)
     best = minimize_scalar(nll, bounds=(lo, hi), method='bounded', options=dict(xatol=1e-6))
     if lo < 0 and best.x < lo+1e-3: raise ValueError("the targets grow ever more likely as the temperature falls to "
@@ -195,10 +224,17 @@ def _fit_temperature(z, targ, task, smoother, eps):
 # %% ../../nbs/interpret/02_calibration.ipynb #ca000037
 def temperature(
     learn, # A trained classifier, softmax or sigmoid
-    ds_idx:int=1, # Index of `learn.dls` when `dl` is None; not the training set, on which the model is too sure
+    ds_idx:int=1, # Index of `learn.dls` when `dl` is None; on the training set the model is too sure
     dl=None # `DataLoader` with targets
 ) -> float: # What to divide the logits by
-    "The temperature that maximises the likelihood of the targets (of at most 100,000 positions, less of many classes)"
+    """The temperature that makes the targets most likely: what to divide the logits by.
+
+    `learn`: a trained classifier, softmax or sigmoid. `ds_idx`: dataset of its `dls` (not the training set, on which
+    the model is too sure). `dl`: a `DataLoader` with targets to use instead.
+    It is fitted to at most 100,000 positions, fewer if there are many classes. `learn.calibrate()` finds and sets it.
+
+        temperature(learn)
+    """
     sample = Sample(100_000)
     def update(a):
         a = a.kept()
@@ -217,11 +253,18 @@ def temperature(
 # %% ../../nbs/interpret/02_calibration.ipynb #ca000025
 @patch
 def calibrate(self:Learner,
-    temp:float=None, # What to divide logits by, as `temperature` finds it if None; 1 undoes it
+    temp:float=None, # What to divide logits by; None: found by `temperature`; 1 undoes it
     ds_idx:int=1, # Index of `dls` to find it on when `dl` is None
     dl=None # `DataLoader` with targets to find it on
 ) -> float: # The temperature
-    "Give calibrated probabilities from now on: softmax or sigmoid of the logits divided by a temperature"
+    """Give calibrated probabilities from now on: softmax or sigmoid of the logits divided by a temperature.
+
+    `temp`: the temperature; None: found by `temperature`; 1 undoes it. `ds_idx`: the dataset of `dls` to find it on.
+    `dl`: a `DataLoader` with targets to use instead. Returns the temperature. `export` keeps it, `save` does not.
+
+        learn.calibrate()
+        learn.calibrate(1) # as before
+    """
     if temp is None: temp = temperature(self, ds_idx, dl)
     if not isinstance(temp, Real) or isinstance(temp, bool) or not 0 < temp < math.inf:
         raise ValueError(f"temp={temp!r}: expected a positive number")
@@ -241,7 +284,13 @@ def desmooth(
     n:int, # Number of classes
     mode:str="exact" # "exact" or "paper"
 ) -> Tensor: # Probabilities of the shape of `p`, rows sum to 1
-    "What a smoothed model's probabilities say of unsmoothed labels: `(p-off)/(on-off)`, clipped to the simplex"
+    """What a smoothed model's probabilities say of unsmoothed labels: `(p-off)/(on-off)`, clipped to the simplex.
+
+    `p`: predicted probabilities, classes on the last axis. `eps`: the smoothing that the model was trained with.
+    `n`: number of classes. `mode`: "exact" or "paper".
+
+        desmooth(learn.get_preds()[0], eps=0.1, n=10)
+    """
     on,off = on_off(eps, n, mode)
     if p.shape[-1] != n: raise ValueError(f"p has shape {tuple(p.shape)}: expected n={n} classes on the last axis")
     q = ((p-off)/(on-off)).clamp(min=0)

@@ -26,14 +26,14 @@ def own_activation(loss_func):
 def is_classifier(
     loss_func # The loss of a Learner
 ) -> bool:
-    "Whether a loss says what a classifier's predictions mean"
+    "Whether this is the loss of a classifier"
     is_known = own_activation(loss_func) or smooths_itself(loss_func) or getattr(loss_func, 'soft_targets', False)
     return bool(is_known) or counterpart(loss_func) is not None
 
 def classifier_loss(
     loss_func # The loss of a Learner
 ): # Itself if it has an `activation` or smooths by itself, or else its counterpart
-    "The loss that says what a classifier's predictions mean; TypeError for that of no classifier"
+    "The loss that says what the predictions mean; TypeError if it is not that of a classifier"
     if not is_classifier(loss_func):
         raise TypeError(f"loss_func={loss_func!r}: expected the loss of a classifier, softmax or sigmoid")
     return loss_func if own_activation(loss_func) or smooths_itself(loss_func) else soft_loss(loss_func)
@@ -55,11 +55,11 @@ class Activation:
 
 # %% ../../nbs/interpret/00_metrics.ipynb #mt000012
 def check_probs_of(p, task):
-    "Raise ValueError for what are no probabilities"
+    "Raise ValueError if `p` are not probabilities"
     is_ok = p.min() >= 0 and p.max() <= 1
     if is_ok and not task.sigmoid: is_ok = (p.sum(task.axis)-1).abs().max() < 1e-3
-    if not is_ok: raise ValueError("the learner's predictions are no probabilities: expected those of a classifier "
-        "(a raw torch loss has no `activation`: take fastai's, such as CrossEntropyLossFlat; yours needs one)")
+    if not is_ok: raise ValueError("the learner's predictions are no probabilities: expected those of a classifier (a "
+        "raw torch loss has no `activation`: use fastai's, such as CrossEntropyLossFlat; a loss of your own needs one)")
 
 def _log_probs(z, task, act):
     "Log-probabilities of each class; sigmoid: of each label, and of its absence"
@@ -68,17 +68,17 @@ def _log_probs(z, task, act):
     if act is None: return logs
     p = act(z)
     if not p.isnan().any(): check_probs_of(p, task)
-    # Nearly always an activation is this very softmax or sigmoid, whose logarithm is better taken before than after
+    # An activation is nearly always this softmax or sigmoid. Then log-probabilities from the logits are more exact
     if torch.allclose(p, logs[0].exp(), rtol=1e-4, atol=1e-37): return logs
     return (p.log(), (1-p).log()) if task.sigmoid else (p.log(),)
 
 def _expected(targ, logp):
-    "`targ*logp`: what does not happen may be impossible"
+    "`targ*logp`, 0 where the target is 0 even if `logp` is -inf"
     return (targ*logp).masked_fill(targ == 0, 0)
 
 # %% ../../nbs/interpret/00_metrics.ipynb #mt000013
 class Answers(NamedTuple):
-    "What a model says and what is true, class axis last, in double precision"
+    "What a model predicts and what is true, class axis last, in double precision"
     task:Task
     logits:Tensor # (B, ..., classes)
     prob:Tensor # (B, ..., classes)
@@ -90,7 +90,7 @@ class Answers(NamedTuple):
         loss,keep = (o.reshape(len(o), -1) for o in (self.nll, self.keep))
         return loss.masked_fill(~keep, 0).sum(1)/keep.sum(1)
 
-    def kept(self): # with all positions that count in one axis; sigmoid: those of which a label counts
+    def kept(self): # all positions that count in one axis; sigmoid: positions with at least one label that counts
         rows = self.keep.any(-1)
         return self._replace(**{k: getattr(self, k)[rows] for k in ('logits', 'prob', 'targ', 'nll', 'keep')})
 
@@ -101,7 +101,7 @@ def answers(
     task:Task, # As from `task_of(loss, pred)`
     act=None # Function from logits to probabilities instead of softmax or sigmoid
 ) -> Answers:
-    "A batch in the one form in which all tasks are judged; ValueError for targets that do not fit"
+    "A batch in one form for all tasks; ValueError for targets that do not fit"
     z = pred.as_subclass(Tensor).double()
     targ = hard_target(fit_targets(targ, task, z), task).double()
     if task.sigmoid and z.ndim == 1: z,task = z[:, None],task._replace(axis=1)
@@ -118,7 +118,7 @@ class Bins(NamedTuple):
     "Sums over equal bins (lo, hi] of the confidence; each (columns, bins)"
     count:Tensor # Predictions
     conf:Tensor # Their confidence
-    hit:Tensor # What came true of it
+    hit:Tensor # What came true
 
     def __add__(self, other): return Bins(*(a+b for a,b in zip(self, other)))
     def pooled(self): return Bins(*(o.sum(0, keepdim=True) for o in self)) # all columns as one
@@ -130,7 +130,14 @@ def bin_sums(
     n_bins:int=15, # Equal bins of [0, 1]
     keep:Tensor=None # What counts, (items, columns) or (items, 1); None: all
 ) -> Bins:
-    "Count, confidence and hits of each bin. A probability on an edge belongs to the bin below"
+    """Count, confidence and hits in equal bins of the probability: what `calibration_error` takes.
+
+    `conf`: probabilities (items, columns). `hit`: what came true, zeros and ones or shares of votes, as `conf`.
+    `n_bins`: equal bins of [0, 1]; a probability on an edge belongs to the bin below. `keep`: what counts; None: all.
+
+        top,pred = probs.max(1)
+        calibration_error(bin_sums(top[:, None], (pred == targs)[:, None]))
+    """
     edges = torch.linspace(0, 1, n_bins+1, dtype=conf.dtype)[1:-1]
     idx = torch.bucketize(conf, edges.to(conf.device)).T
     def total(x):
@@ -140,9 +147,14 @@ def bin_sums(
 
 # %% ../../nbs/interpret/00_metrics.ipynb #mt000032
 def calibration_error(
-    bins:Bins
+    bins:Bins # From `bin_sums`
 ) -> Tensor: # One for each column
-    "Expected calibration error: the mean |accuracy - confidence| by count (Guo et al. 2017, eq. 3)"
+    """Expected calibration error: the mean |accuracy - confidence| of the bins, by count (Guo et al. 2017, eq. 3).
+
+    `bins`: from `bin_sums`. The result has a value for each column.
+
+        calibration_error(bin_sums(conf, hit))
+    """
     return (bins.conf-bins.hit).abs().sum(-1)/bins.count.sum(-1)
 
 # %% ../../nbs/interpret/00_metrics.ipynb #7e987b66
@@ -163,15 +175,15 @@ def adaptive_calibration_error(
 def brier_score(
     prob:Tensor, # Distributions (..., classes); sigmoid: probabilities of labels
     targ:Tensor, # Of the same shape: what happened, or votes
-    sigmoid:bool=False # Whether each label is a question of its own
+    sigmoid:bool=False # Whether each label is scored by itself
 ) -> Tensor: # (..., 1), from 0 to 2; sigmoid: (..., labels), from 0 to 1
-    "Squared distance between what was said and what happened (Brier 1950)"
+    "Squared distance between what was predicted and what happened (Brier 1950)"
     square = (prob-targ)**2
     return square if sigmoid else square.sum(-1, keepdim=True)
 
 # %% ../../nbs/interpret/00_metrics.ipynb #mt000025
 class Scores(NamedTuple):
-    "Each position judged: (positions, 1); sigmoid: (positions, labels)"
+    "Scores of each position: (positions, 1); sigmoid: (positions, labels)"
     right:Tensor # Whether the predicted class is the most probable one of the target
     nll:Tensor # Negative log-likelihood, nats
     brier:Tensor
@@ -189,10 +201,10 @@ def _gap_to_rest(z):
     return top - rest.masked_fill(~is_other, 0).sum(-1, keepdim=True)/is_other.sum(-1, keepdim=True)
 
 def scores(
-    a:Answers, # Those that are `kept`
+    a:Answers, # From `kept()`
     thresh:float=.5 # Sigmoid: a label with a larger probability is predicted
 ) -> Scores:
-    "Judge answers"
+    "Score answers"
     p,t,sigmoid = a.prob,a.targ,a.task.sigmoid
     brier = brier_score(p, t, sigmoid)
     if sigmoid: return Scores((p > thresh) == (t > .5), a.nll, brier, p.maximum(1-p), a.logits, p, t, a.keep)
@@ -206,7 +218,7 @@ def targ_idx_of(learn):
     return getattr(getattr(learn, 'label_smooth', None), 'targ_idx', 0)
 
 def _task_now(learn, pred):
-    "The task of a Learner. A loss of your own without an activation is softmax"
+    "The task of a Learner. A loss of your own without an activation counts as softmax"
     loss = learn.loss_func
     return task_of(classifier_loss(loss) if is_classifier(loss) else loss, pred)
 
@@ -229,7 +241,13 @@ class ScoreMetric(Metric):
 
 # %% ../../nbs/interpret/00_metrics.ipynb #mt000030
 class ECE(ScoreMetric):
-    "Expected calibration error of the most probable class (Guo et al. 2017); sigmoid: of all labels together"
+    """Metric: expected calibration error of the most probable class (Guo et al. 2017); sigmoid: of all labels together.
+
+    `axis`: the class axis, and `ignore_index`: the class that does not count; None: what the learner's loss says.
+    `n_bins`: equal bins of the confidence.
+
+        Learner(dls, model, CrossEntropyLossFlat(), metrics=[accuracy, ECE(), BrierScore()])
+    """
     def __init__(self,
         axis:int=None, # Class axis of the predictions; None: what the learner's loss says
         n_bins:int=15, # Equal bins of the confidence
@@ -247,7 +265,12 @@ class ECE(ScoreMetric):
     def value(self): return None if self.bins is None else calibration_error(self.bins).item()
 
 class BrierScore(ScoreMetric):
-    "Squared distance between probabilities and what happened (Brier 1950), from 0 to 2; sigmoid: a label's, to 1"
+    """Metric: squared distance between probabilities and what happened (Brier 1950), 0 to 2; sigmoid: of labels, to 1.
+
+    `axis`: the class axis, and `ignore_index`: the class that does not count; None: what the learner's loss says.
+
+        Learner(dls, model, CrossEntropyLossFlat(), metrics=[accuracy, ECE(), BrierScore()])
+    """
     def reset(self): self.total,self.count = 0.,0
     def add(self, s):
         self.total += s.brier[s.keep].sum().item()
@@ -258,9 +281,9 @@ class BrierScore(ScoreMetric):
 
 # %% ../../nbs/interpret/00_metrics.ipynb #9f6b2d94
 class OnKnown(OfChanged):
-    "A metric of labels, on those that are known"
+    "A metric of labels, for the known ones"
     def __init__(self,
-        metric, # Of fastai's, or a function (logits, labels) -> number
+        metric, # A fastai `Metric`, or a function (logits, labels) -> number
         ignore_index:float=None # What stands for an unknown label, as NaN does; None: what the learner's loss says
     ):
         super().__init__(metric)
@@ -272,8 +295,8 @@ class OnKnown(OfChanged):
     def changed(self, learn):
         pred,yb,i = learn.pred,learn.yb,targ_idx_of(learn)
         task = _task_now(learn, pred)
-        if not task.sigmoid: raise ValueError(f"loss_func={learn.loss_func!r}: expected a sigmoid loss, whose labels "
-                                              "may be unknown one by one, with on_known(metric)")
+        if not task.sigmoid: raise ValueError(f"loss_func={learn.loss_func!r}: expected a sigmoid loss with "
+                                              "on_known(metric), where single labels may be unknown")
         ignore_index = task.ignore_index if self.ignore_index is None else self.ignore_index
         known = _known(fit_targets(yb[i], task, pred), ignore_index)
         if known.any(): return pred[known.view(pred.shape)],(*yb[:i], yb[i][known], *yb[i:][1:])
@@ -289,5 +312,11 @@ def on_known(
     metric, # A function of logits and labels, or a fastai `Metric`, that takes single labels: `accuracy_multi`
     ignore_index:float=None # What stands for an unknown label, as NaN does; None: what the learner's loss says
 ) -> OnKnown: # A `Metric`, and a function of logits and labels where `metric` is one
-    "Let a metric see the known labels alone, in one row: `Learner(..., metrics=on_known(accuracy_multi))`"
+    """A metric that sees only the known labels, in one row.
+
+    `metric`: a function of logits and labels, or a fastai `Metric`, that takes single labels.
+    `ignore_index`: what stands for an unknown label, as NaN does; None: what the learner's loss says.
+
+        Learner(dls, model, BCEWithLogitsLossFlat(), metrics=on_known(accuracy_multi))
+    """
     return OnKnown(metric, ignore_index)

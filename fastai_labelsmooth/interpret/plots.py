@@ -19,7 +19,7 @@ from .calibration import CalibrationInterpretation
 
 # %% ../../nbs/interpret/03_plots.ipynb #pl000014
 def _columns(look, label):
-    "The columns of `label`, all of them if None"
+    "The columns of `label`; all of them if None"
     if label is None: return slice(None)
     if not look.sigmoid: raise ValueError(f"label={label!r}: expected None, as only a multilabel learner has labels")
     if label not in look.names: raise ValueError(f"label={label!r}: expected one of {look.names}")
@@ -29,7 +29,7 @@ def _confidence(look):
     return 'probability of the label' if look.sigmoid else 'confidence: probability of the predicted class'
 
 def _draw_bins(ax, conf, hit, centre, width, name):
-    "Share of hits in each bin as bars, and what separates it from the confidence"
+    "Share of hits in each bin as bars, and the gap to the confidence"
     ax.bar(centre, hit, width, color=palette.right, edgecolor='white', label=name)
     ax.bar(centre, conf-hit, width, hit, color='none', edgecolor=palette.wrong, hatch='//', label='gap to confidence')
     ax.plot([0, 1], [0, 1], color=palette.theory, ls='--', lw=1, label='calibrated')
@@ -41,7 +41,13 @@ def plot_reliability(self:CalibrationInterpretation,
     axs=None, # Two axes, for the bars and the histogram; new ones if None
     title:str=None # The ECE if None
 ):
-    "Accuracy by confidence (Guo et al. 2017, figure 1), and a histogram of the confidence under it"
+    """Accuracy by confidence (Guo et al. 2017, figure 1), and a histogram of the confidence under it.
+
+    `label`: multilabel, the label to draw; None: all together. `axs`: two axes, for bars and histogram; None: new ones.
+    `title`: the ECE if None.
+
+        CalibrationInterpretation.from_learner(learn).plot_reliability()
+    """
     if axs is None: axs = plt.subplots(2, 1, figsize=(5, 6), sharex=True, layout='constrained', height_ratios=(3, 1))[1]
     cols = _columns(self, label)
     bins = type(self.bins)(*(o[cols] for o in self.bins)).pooled()
@@ -69,7 +75,7 @@ def _optimum(look, eps, mode):
     return None if eps is None else (eps, smoother.optimum(eps, look.task))
 
 def _optimal_gaps(look, eps, mode):
-    "The theory's lines: what for, and where (nats)"
+    "The lines of the optimum: their names, and where they are (nats)"
     optimum = _optimum(look, eps, mode)
     if optimum is None or optimum[1] is None: return {}
     eps,(on,off) = optimum
@@ -83,17 +89,23 @@ def _hist(ax, x, edges, weight, total, color, name):
 # %% ../../nbs/interpret/03_plots.ipynb #pl000018
 @patch
 def plot_logit_gap(self:CalibrationInterpretation,
-    eps=None, # Smoothing to draw the theory's line for, that of the learner's `LabelSmooth` if None
-    mode=None, # A name or a smoother, that of the learner's `LabelSmooth` if None
+    eps=None, # Smoothing to draw the optimum for; None: that of the learner's `LabelSmooth`
+    mode=None, # A name or a smoother; None: that of the learner's `LabelSmooth`
     label=None, # Multilabel: the label to draw, all together if None
     ax=None, # Axis to draw on, a new one if None
     bins=40 # How many, or their edges
 ):
-    "Distribution of the gap between the top logit and the mean of the others, and the optimum of smoothed targets"
+    """Distribution of the gap between the top logit and the mean of the others, and the optimum of smoothed targets.
+
+    `eps`, `mode`: what to draw the optimum for; None: those of the learner's `LabelSmooth`.
+    `label`: multilabel, the label to draw; None: all together. `ax`: axis to draw on. `bins`: how many, or their edges.
+
+        CalibrationInterpretation.from_learner(learn).plot_logit_gap()
+    """
     if ax is None: ax = plt.subplots(figsize=(7, 3), layout='constrained')[1]
     cols = _columns(self, label)
     hit,gap = (o[:, cols].flatten().numpy() for o in (self.singles.hit, self.singles.gap))
-    is_finite = np.isfinite(gap) & np.isfinite(hit) # a masked logit is nowhere, an unknown label is none
+    is_finite = np.isfinite(gap) & np.isfinite(hit) # no masked logits, no unknown labels
     hit,gap = hit[is_finite],gap[is_finite]
     edges = np.histogram_bin_edges(gap, bins)
     if self.sigmoid:
@@ -113,7 +125,12 @@ def plot_confidence(self:CalibrationInterpretation,
     ax=None, # Axis to draw on, a new one if None
     bins:int=30 # How many, between 0 and 1
 ):
-    "Confidence of right and of wrong predictions (multilabel: of labels that are 1 and 0), each summing to 100%"
+    """Confidence of right and of wrong predictions (multilabel: of labels that are 1 and 0), each summing to 100%.
+
+    `label`: multilabel, the label to draw; None: all together. `ax`: axis to draw on. `bins`: how many, from 0 to 1.
+
+        CalibrationInterpretation.from_learner(learn).plot_confidence()
+    """
     if ax is None: ax = plt.subplots(figsize=(7, 3), layout='constrained')[1]
     cols,edges = _columns(self, label),np.linspace(0, 1, bins+1)
     conf,hit = (o[:, cols].flatten().double().numpy() for o in (self.singles.conf, self.singles.hit))
@@ -129,9 +146,9 @@ def heat_map(
     x, # (N, N), rows and columns the classes
     names, # Of the classes, in their order
     ax=None, # Axes to draw on; new ones if None
-    least:float=0. # The darkest colour is for this value at least, so that nothing looks alarming where nothing is
+    least:float=0. # The darkest colour stands for this value at least, so that small values do not look alarming
 ): # The axes
-    "A matrix of classes as colours, without its diagonal, which would outshine the rest"
+    "A matrix of classes as colours, without its large diagonal values, which would hide the rest"
     x = np.array(x, dtype=float)
     n = len(x)
     np.fill_diagonal(x, 0)
@@ -148,7 +165,12 @@ def plot(self:Online,
     names=None, # Names of the classes, in their order
     ax=None # Axes to draw on; new ones if None
 ): # The axes
-    "What was learned: the share of each class in the mass that leaves the true one"
+    """What `Online` has learned: how it shares the mass that leaves the true class among the others.
+
+    `names`: of the classes, in their order; None: numbers. `ax`: axes to draw on; None: new ones.
+
+        learn.label_smooth.smoother.plot(names=dls.vocab)
+    """
     if self.matrix is None: raise ValueError("Online() has learned nothing yet: expected a training epoch")
     rest = self.matrix.cpu().clone().fill_diagonal_(0)
     rest = rest/rest.sum(1, keepdim=True).clamp(min=1e-12)

@@ -16,7 +16,7 @@ from .metrics import Answers, answers, classifier_loss, own_activation, targ_idx
 
 # %% ../../nbs/interpret/01_predictions.ipynb #pr000012
 def _checked(pred, yb, targ_idx, needs_targ):
-    "The target of a batch, None where there is none and none is needed; an error if there is nothing to judge"
+    "The target of a batch, None if there is none and none is needed; an error if there is nothing to judge"
     if not isinstance(pred, Tensor):
         raise TypeError(f"the model's prediction is a {type(pred).__name__}: expected a tensor of logits")
     if len(yb) and not -len(yb) <= targ_idx < len(yb):
@@ -26,13 +26,13 @@ def _checked(pred, yb, targ_idx, needs_targ):
     return yb[targ_idx] if len(yb) else None
 
 def _all_ignored(pred, task):
-    "Targets where there are none"
+    "Targets that do not count, for a batch without targets"
     if task.sigmoid: return torch.zeros_like(pred)
     return torch.full_like(pred.select(task.axis, 0), task.ignore_index, dtype=torch.long)
 
 class _EachBatch(Callback):
     "Give the `Answers` of each batch to `update`"
-    order = -1 # before `GatherPredsCallback`, which cannot do without targets
+    order = -1 # before `GatherPredsCallback`, which needs targets
     def __init__(self, update, judge, act, needs_targ): store_attr()
 
     def after_batch(self):
@@ -47,7 +47,7 @@ class _EachBatch(Callback):
 
 # %% ../../nbs/interpret/01_predictions.ipynb #pr000013
 def in_fixed_order(dl):
-    "A fastai `DataLoader` that keeps to one order, and where in the dataset its items are (None for others)"
+    "A fastai `DataLoader` in a fixed order, and where in the dataset its items are. Another loader as it is, and None"
     if isinstance(getattr(dl, 'sampler', None), RandomSampler): raise ValueError(
         f"dl={dl!r} shuffles, and does not say where its items are: expected shuffle=False, or a fastai DataLoader")
     if not getattr(dl, 'indexed', False): return dl,None # not fastai's, or of a dataset that is iterated over
@@ -56,9 +56,9 @@ def in_fixed_order(dl):
     return dl.new(get_idxs=partial(list, idxs)),tensor(idxs)
 
 class Streamed(NamedTuple):
-    "What a pass leaves"
-    dl:object # That it went over
-    idxs:Tensor # Positions in the dataset, in the order of the batches; None where not known
+    "What is known after a pass over the data"
+    dl:object # The loader
+    idxs:Tensor # Positions in the dataset, in the order of the batches; None if not known
     task:Task
     n_targs:int # How many targets a batch has
 
@@ -74,7 +74,7 @@ def stream(
     act=None, # From logits to probabilities; None: what the learner's loss says
     needs_targ:bool=True # Whether a `dl` without targets is refused
 ) -> Streamed:
-    "Run a learner over a `dl` and hand on what it says; TypeError for a learner that is no classifier's"
+    "Run a learner over a `dl` and give the `Answers` of each batch to `update`; TypeError if it is no classifier"
     judge = classifier_loss(learn.loss_func)
     dl,idxs = in_fixed_order(learn.dls[ds_idx] if dl is None else dl)
     if not len(dl): raise ValueError("dl is empty: expected at least one item")
@@ -84,20 +84,20 @@ def stream(
 
 # %% ../../nbs/interpret/01_predictions.ipynb #pr000018
 def vocabs(dls, n_targs):
-    "The vocabulary of each target, None where it has none"
+    "The vocabulary of each target, None if it has none"
     if hasattr(dls, 'tls') and 'vocab' not in vars(dls):
         codes = getattr(getattr(dls, 'after_item', None), 'codes', None) # of a MaskBlock
         return [getattr(o, 'vocab', codes) for o in dls.tls[dls.n_inp:]]
     vocab = getattr(dls, 'vocab', None)
     is_one = not is_listy(vocab) or not len(vocab) or isinstance(vocab[-1], str) or not hasattr(vocab[-1], '__len__')
-    return [vocab] if is_one else list(vocab)[-n_targs:] # those of inputs, as of text, come first
+    return [vocab] if is_one else list(vocab)[-n_targs:] # vocabs of inputs, such as texts, come first
 
 def class_names(
     dls, # A learner's
     n:int, # Number of classes
     targ_idx:int=0, # Which of the targets
     n_targs:int=1 # How many targets a batch has
-) -> list: # Names, or numbers where there are none
+) -> list: # Names, or numbers if there are none
     "The names of the classes of a target"
     each = vocabs(dls, max(n_targs, targ_idx+1, -targ_idx))
     vocab = each[targ_idx] if -len(each) <= targ_idx < len(each) else None
@@ -108,7 +108,7 @@ def own_sources(
     dataset # Of a `DataLoader`
 ) -> pd.Index: # One for each item; None if there is nothing but its position
     """Where items come from: the file's path, the row's label in its DataFrame, or the item itself if it is a number,
-    as of `Datasets(range(n), ...)`"""
+    as in `Datasets(range(n), ...)`"""
     if isinstance(dataset, Subset): return sources(dataset.dataset)[list(dataset.indices)]
     items = getattr(dataset, 'items', None)
     if isinstance(items, (pd.DataFrame, pd.Series)): return items.index.rename(None)
@@ -117,7 +117,7 @@ def own_sources(
     if all(is_int(o) for o in items) and len(set(items)) == len(items): return pd.Index([int(o) for o in items])
 
 def sources(dataset):
-    "As `own_sources`, or else positions"
+    "As `own_sources`; positions if there are none"
     return ifnone(own_sources(dataset), pd.RangeIndex(len(dataset)))
 
 def _streamed_sources(streamed, n):
@@ -127,7 +127,7 @@ def _streamed_sources(streamed, n):
     return (sources(dataset) if hasattr(dataset, '__len__') else pd.RangeIndex(n))[idxs]
 
 def _target_names(a, names):
-    "The most probable class of each target, or all labels that most voted for; None where it is ignored"
+    "The most probable class of each target, or all labels that more than half voted for; None if it is ignored"
     keep = a.keep.any(1).tolist()
     if not a.task.sigmoid: return [names[i] if k else None for i,k in zip(a.targ.argmax(1).tolist(), keep)]
     rows = (a.targ > .5).tolist() # an unknown label is not named
@@ -146,7 +146,7 @@ def _table(a, k, names, with_targs):
 
 # %% ../../nbs/interpret/01_predictions.ipynb #pr000022
 def _rows(a):
-    "Answers with a row for each item; one logit becomes its two answers, no and yes"
+    "Answers with a row for each item; one logit becomes two answers, no and yes"
     if a.task.sigmoid and a.prob.numel() == len(a.prob):
         p,t,nll,keep = (o.reshape(-1, 1) for o in (a.prob, a.targ, a.nll, a.keep))
         task = a.task._replace(n=2, sigmoid=False)
@@ -161,8 +161,17 @@ def topk(self:Learner,
     ds_idx:int=1, # Dataset of `dls` if `dl` is None: 0 train, 1 valid
     dl=None # `DataLoader` to use instead, with or without targets (`dls.test_dl(items)`)
 ) -> pd.DataFrame: # Indexed by `source`: `source`, `target` and `loss` (nats) if there are any, `pred_1`, `prob_1`, ...
-    """The `k` most probable classes (multilabel: labels; one logit: its two answers) of each item, by name.
-    `source` is the file's path or the row's label in its DataFrame, so that `learn.topk().join(df)` shows the rows"""
+    """The `k` most probable classes of each item, by name (multilabel: labels; one logit: no and yes).
+
+    `k`: how many, best first (default: 3, or all if there are fewer). `ds_idx`: the dataset of `dls`, 0 train, 1 valid.
+    `dl`: a `DataLoader` to use instead, with or without targets.
+
+    The index `source` is the file's path or the row's label in its DataFrame, so that it joins with the data.
+
+        learn.topk(k=3).sort_values('loss', ascending=False)
+        learn.topk(dl=learn.dls.test_dl(files))
+        learn.topk().join(df)
+    """
     if k is not None and (not is_int(k) or k < 1):
         raise ValueError(f"k={k!r}: expected a number of classes, at least 1")
     batches = []

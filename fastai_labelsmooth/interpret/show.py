@@ -25,7 +25,7 @@ from .predictions import class_names
 
 # %% ../../nbs/interpret/04_show.ipynb #sh000009
 def _bars(ax, hard, soft, names):
-    "Hard and soft target side by side; of more than 20 classes those with the largest soft targets"
+    "Hard and soft target side by side; of more than 20 classes, those with the largest soft targets"
     idx = torch.arange(len(soft)) if len(soft) <= 20 else soft.nan_to_num(-1).topk(12).indices.sort().values
     x = np.arange(len(idx))
     ax.bar(x-.2, hard[idx], .4, color=palette.hard, label='hard')
@@ -52,7 +52,13 @@ def plot_targets(
     y:int=0, # The true class
     ax=None # Axis to draw on, a new one if None
 ):
-    "The hard and the soft target of class `y`, as bars"
+    """The hard and the soft target of one class, as bars. It needs no data.
+
+    `eps`: how much. `n`: number of classes. `mode`: a name, or a smoother that needs no prediction.
+    `y`: the true class. `ax`: axis to draw on; None: a new one.
+
+        plot_targets(0.1, n=10, mode="paper")
+    """
     smoother,batch = as_smoother(mode),Batch(Task(n, -1, sigmoid=False), eps)
     smoother.check(eps, batch.task)
     soft = _plain(smoother(torch.tensor([y]), batch))[0]
@@ -64,7 +70,7 @@ def plot_targets(
 
 # %% ../../nbs/interpret/04_show.ipynb #sh000012
 class _Look(Callback):
-    "Keep what `LabelSmooth` is given of a batch, and end the batch before its loss"
+    "Keep the prediction, inputs and targets that `LabelSmooth` is given, and end the batch before its loss"
     order = LabelSmooth.order-1
     def after_pred(self):
         learn = self.learn
@@ -149,7 +155,7 @@ def _show_classes(ax, hard, soft, names):
 
 # %% ../../nbs/interpret/04_show.ipynb #sh000017
 def _one_batch(dl):
-    "A batch; no random number is used up"
+    "A batch, without using up random numbers"
     if not len(dl): raise ValueError("the training dl is empty: expected at least one batch")
     with no_random(): return dl.new().one_batch()
 
@@ -167,7 +173,12 @@ def show_batch(self:LabelSmooth,
     max_n:int=4, # How many items
     figsize:tuple=None # In inches
 ):
-    "Inputs of a training batch, each over its hard and soft target (a schedule's `eps` is that of the beginning)"
+    """Inputs of a training batch, each over its hard and soft target (with a schedule, those of its first `eps`).
+
+    `max_n`: how many items. `figsize`: in inches.
+
+        learn.label_smooth.show_batch()
+    """
     if self.learn is None: raise ValueError("this LabelSmooth is in no Learner: "
         "expected `learn.label_smooth.show_batch()`, with `Learner(cbs=LabelSmooth())`")
     if not is_int(max_n) or max_n < 1: raise ValueError(f"max_n={max_n!r}: expected at least 1 item")

@@ -25,6 +25,7 @@ from .noise import few_items, fit_noise, given_preds, max_items, named_wrong, pa
 
 # %% ../../nbs/wrong_labels/03_issues.ipynb #in000014
 def check_folds(folds, n, groups=None):
+    "Raise for a number of folds that `n` items, or their groups, cannot have"
     if not is_int(folds) or folds < 2: raise ValueError(f"folds={folds!r}: expected a number of folds, at least 2")
     if folds > n: raise ValueError(f"folds={folds} with {n} training items: expected no more folds than items")
     if groups is None: return
@@ -37,7 +38,7 @@ def fold_of(targ, folds, seed, groups=None):
     "The fold of each item, at random. Classes are spread evenly where each item has one; a group is never cut"
     y = np.zeros(len(targ), dtype=int)
     if targ.numel() == len(targ) and not targ.is_floating_point(): y = targ.flatten().numpy()
-    # or scikit-learn refuses to spread them
+    # scikit-learn spreads classes only if some class has an item for each fold
     some_in_each = np.unique(y, return_counts=True)[1].max() >= folds
     if groups is not None:
         cutter,groups = StratifiedGroupKFold,pd.factorize(pd.Series(groups))[0]
@@ -52,6 +53,7 @@ def fold_of(targ, folds, seed, groups=None):
 
 # %% ../../nbs/wrong_labels/03_issues.ipynb #in000016
 def warn_trained(learn):
+    "Warn if a learner may have seen the labels already"
     if any(vars(cb).get('values') for cb in learn._grab_cbs(Recorder)): warnings.warn(
         "this learner has been trained already, and each fold starts from its weights. They have seen these labels, "
         "so the result would be biased. Expected a learner that has not been trained on them")
@@ -59,10 +61,10 @@ def warn_trained(learn):
 def _digest(a): return hashlib.md5(np.ascontiguousarray(a).tobytes()).hexdigest()
 
 class OofStore:
-    "Predictions of all items, fold by fold: in memory, or in a folder where another process takes them up"
+    "Predictions of all items, fold by fold: in memory, or in a folder from which another process can go on"
     def __init__(self,
         path, # Folder; in memory if None
-        setting:dict # What the predictions were made with. Those of another setting are refused
+        setting:dict # What the predictions were made with. A folder of another setting is an error
     ):
         self.path,self.setting = None if path is None else Path(path),json.loads(json.dumps(setting))
         self.preds,self.done = None,[]
@@ -106,7 +108,7 @@ class OofStore:
     def _note(self):
         new = self.path/'oof.new'
         new.write_text(json.dumps(dict(setting=self.setting, done=self.done)))
-        new.replace(self.state) # whole, even if the process ends here
+        new.replace(self.state) # never half written
 
     def all(self):
         "Predictions of all items. Changes to them are not written"
@@ -134,7 +136,7 @@ def out_of_fold(learn, refit, fold, store, change=noop):
 
 # %% ../../nbs/wrong_labels/03_issues.ipynb #in000017
 def oof(learn, targs, n_epoch=5, lr=None, folds=5, seed=0, fit=None, groups=None, path=None, change=noop):
-    "`oof_preds` with targets at hand; each twin is changed before it trains"
+    "`oof_preds` with given targets; `change` is called with each twin before it trains"
     check_epochs(n_epoch, fit)
     check_folds(folds, len(targs), groups)
     fold = fold_of(targs, folds, seed, groups)
@@ -154,10 +156,20 @@ def oof_preds(self:Learner,
     seed:int=0, # Of folds, batches and dropout
     fit=None, # Function that trains a learner instead, such as `lambda learn: learn.fine_tune(3)`
     groups=None, # A value for each training item: items of one value (a patient, near duplicates) share a fold
-    path=None # Folder to keep predictions in; the same call in another process takes them up
+    path=None # Folder to keep predictions in; the same call in another process goes on from them
 ) -> tuple: # (predictions, targets) of the training set, in the order of the dataset
-    """Predict each training item by a model trained without it, from the learner's weights, with its callbacks:
-    `preds,targs = learn.oof_preds(10)`"""
+    """Predict each training item by a model that was trained without it. Returns (predictions, targets).
+
+    Each model starts from the learner's weights and has its callbacks; the learner stays as it is.
+
+    `n_epoch`: epochs of each training, one-cycle. `lr`: maximal learning rate. `folds`: how many models.
+    `fit`: function that trains a learner instead, such as `lambda learn: learn.fine_tune(3)`.
+    `seed`: of folds, batches and dropout. `path`: folder to keep predictions in, to go on after an interruption.
+    `groups`: a value for each training item; items of one value (a patient, near duplicates) share a fold.
+
+        preds,targs = learn.oof_preds(10)
+        learn.noise_matrix(preds=(preds, targs))
+    """
     items = items_of(self.dls.train)
     check_folds(folds, len(items), groups)
     targs = labels_of(self, items)
@@ -166,7 +178,7 @@ def oof_preds(self:Learner,
 
 # %% ../../nbs/wrong_labels/03_issues.ipynb #in000026
 def _check_labels(labels, names):
-    "Raise for labels that are no class, and where there is none to be confused with"
+    "Raise for labels that are not a class, and if there are fewer than two classes"
     odd = labels[(labels != -100) & ~((0 <= labels) & (labels < len(names)))]
     if len(odd): raise ValueError(f"the training labels have the value {odd[0].item()}: expected 0 to {len(names)-1}")
     some = labels[labels >= 0].unique().tolist()
@@ -175,7 +187,7 @@ def _check_labels(labels, names):
 
 # %% ../../nbs/wrong_labels/03_issues.ipynb #in000027
 def _warn_fit(noise, probs, labels, names, by_class):
-    "Say where the list is not to be trusted"
+    "Warn where the list is not to be trusted"
     counts = labels >= 0
     probs,labels = probs[counts],labels[counts]
     sure = np.concatenate([noise.clean(probs[s]).max(1) for s in parts(probs)]).mean()
@@ -223,7 +235,7 @@ def _issues_of_items(probs, labels, thresh, by_class, src, names):
     return _sorted(pd.DataFrame(columns, src[i]), noise, expected)
 
 def _issues_of_labels(probs, labels, thresh, by_class, src, names):
-    "A row for each label that is named, of several that an item has"
+    "A row for each named label, if items have several labels"
     noise = fit_noise(probs, labels, by_class, sigmoid=True)
     doubt = noise.prob_wrong(probs, labels)
     if thresh is None: named = named_wrong(doubt, probs, labels)
@@ -235,7 +247,7 @@ def _issues_of_labels(probs, labels, thresh, by_class, src, names):
 
 # %% ../../nbs/wrong_labels/03_issues.ipynb #e88495d9
 def _sampled(rows, n_items, seed=0):
-    "Some positions of each item, so that the fit stays small: probabilities and labels"
+    "Probabilities and labels of some positions of each item, so that the fit stays small"
     rng,m = np.random.default_rng(seed),max(1, max_items//n_items)
     probs,labels = [],[]
     for p,y in rows:
@@ -247,7 +259,7 @@ def _sampled(rows, n_items, seed=0):
     return np.concatenate(probs),np.concatenate(labels)
 
 def _pair_in_doubt(y, likely, doubtful, names):
-    "The commonest (label, other class) of the positions in doubt"
+    "The most common (label, other class) of the positions in doubt"
     if not doubtful.any(): return None,None
     pairs,count = np.unique(np.stack([y[doubtful], likely[doubtful]], 1), axis=0, return_counts=True)
     a,b = pairs[count.argmax()]
@@ -288,12 +300,12 @@ def _check_rows(learn, task, preds, targs):
 def _as_hard(learn): learn.remove_cb(LabelSmooth)
 
 def _fingerprints(masks):
-    "A number for each mask, so that kept predictions are not taken for those of other masks"
+    "A number for each mask, so that stored predictions are not used for other masks"
     y = masks.flatten(1).double()
     return y @ torch.linspace(1, 2, y.shape[1], dtype=torch.double)
 
 def _oof_hard(learn, n_epoch, lr, tmp, path=None, **kwargs):
-    "Out-of-fold predictions of models without a LabelSmooth, and the targets; None for masks, which would be many"
+    "Out-of-fold predictions of models without a LabelSmooth, and the targets (None for masks, which are large)"
     items = items_of(learn.dls.train)
     check_folds(kwargs.get('folds', 5), len(items), kwargs.get('groups'))
     targs,some = labels_of(learn, items[:learn.dls.train.bs]),some_preds(learn, items)
@@ -331,16 +343,26 @@ def _issues(learn, preds, targs, src, thresh, by_class):
 def label_issues(self:Learner,
     n_epoch:int=5, # Epochs of each training, one-cycle
     lr=None, # Maximal learning rate; the learner's if None
-    preds=None, # To train nothing: of the training set, out of fold, from `oof_preds` or of any model
+    preds=None, # Predictions to use instead of training: out of fold, from `oof_preds` or of any model
     thresh:float=None, # Name labels with a higher probability of being wrong; 0: all, ranked. None: see below
-    by_class:bool=None, # Whether classes are confused in ways of their own. None: of masks and several labels
+    by_class:bool=None, # Whether classes are confused in ways of their own. None: for masks and several labels
     **kwargs
 ) -> pd.DataFrame: # Most doubtful first, indexed by `source`: `label`, `likely`, `prob_wrong`; `attrs` has the share
-    """The training items whose label is most likely wrong: `issues = learn.label_issues(10)`, then
-    `without(learn.dls, issues)`, or `df.loc[issues.source, 'label'] = issues.likely`.
+    """Training items with a label that is probably wrong, the most doubtful first.
 
-    Without `thresh`, labels are named that are more likely wrong than right; of several labels an item, as many as the
-    fit expects to be wrong. Of masks and sequences an item is named that has such positions."""
+    `n_epoch`: epochs of each of the five trainings, one-cycle. `lr`: maximal learning rate.
+    `preds`: predictions to use instead of training: from `oof_preds`, or probabilities (items, N) of any model that has
+    not seen the items. Other arguments (`folds`, `fit`, `groups`, `path`, `seed`): see `oof_preds`.
+    `thresh`: name labels with a higher probability of being wrong; 0: all, ranked. None: those that are more likely
+    wrong than right (several labels an item: as many as are expected to be wrong; masks: items with such positions).
+    `by_class`: classes are confused in ways of their own; None: assumed for masks and several labels only.
+
+    Columns: `source` (file or row, also the index), `label`, `likely`, `prob_wrong`. `attrs`: what the fit found.
+
+        issues = learn.label_issues(10)
+        learn.dls = without(learn.dls, issues)
+        df.loc[issues.source, 'label'] = issues.likely
+    """
     if thresh is not None and not (isinstance(thresh, Real) and 0 <= thresh < 1): raise ValueError(
         f"thresh={thresh!r}: expected a probability from 0 (every item, ranked) to below 1, or None")
     n = len(items_of(self.dls.train))

@@ -38,7 +38,7 @@ def _places(dls, issues):
     return [(dls.train_ds, some[0]) if some else valid[str(o)] for some,o in zip(at, issues.source)]
 
 def _input(dataset, i):
-    "What a person sees of an item: an image or tensor, a Series (a row of a table), or a string"
+    "What to show of an item: an image or tensor, a Series (a row of a table), or a string"
     if isinstance(dataset, Tabular):
         return subset(dataset, [i]).decode().items.iloc[0].drop(list(dataset.y_names))
     with no_random(), unaugmented(dataset): item = dataset[i]
@@ -50,7 +50,7 @@ def _input(dataset, i):
 
 # %% ../../nbs/wrong_labels/05_look.ipynb #lk000010
 def _title(row):
-    "The label, what it should be, and the probability that it is wrong; of a mask the share that is in doubt"
+    "The label, the likely class, and the probability that the label is wrong; for a mask the share in doubt"
     change = f"{row['label']} → {'left out' if pd.isna(row['fix']) else row['fix']}"
     if 'share' in row: return f"{row['share']:.0%} in doubt" + ('' if pd.isna(row['label']) else f': {change}')
     if 'name' in row: change = f"{row['name']}: {change}"
@@ -59,7 +59,7 @@ def _title(row):
     return f'{change}, >99%' if p > .995 else f'{change}, {p:.0%}'
 
 def _draw_mask(mask, n, ax):
-    "The `n` classes in fastai's colours, over the image; what is no class stays clear"
+    "The `n` classes in fastai's colours, over the image; ignored pixels stay clear"
     mask = tensor(np.array(mask)).float()
     if mask.ndim != 2: return
     n = ifnone(n, mask.max()+1)
@@ -75,7 +75,7 @@ def _draw(issues, items, inputs, vocab):
         ax.set_title(textwrap.fill(_title(row), 24), fontsize=9)
 
 def _table(issues, inputs):
-    "A row for each issue: its text or values, and what is said of its label"
+    "A row for each issue: its text or values, and the columns about its label"
     rows = [dict(text=textwrap.shorten(x, 160, placeholder=' …')) if isinstance(x, str) else dict(x) for x in inputs]
     shown = [o for o in ('name', 'label', 'fix', 'likely', 'in_doubt', 'share', 'prob_wrong') if o in issues]
     source = pd.Index(issues.source, name='source')
@@ -87,8 +87,14 @@ def show_issues(
     issues:pd.DataFrame, # From `label_issues`; its first `k` rows are shown
     k:int=9 # How many
 ):
-    """Look at doubtful items. Images: `label → likely`, and the probability that the label is wrong; masks over their
-    images, with the share of pixels in doubt; texts and rows of a table: a table"""
+    """Look at doubtful items: images with `label → likely` and the probability that the label is wrong.
+
+    `dls`: of a Learner. `issues`: from `label_issues`. `k`: how many are shown, from the first row on.
+    Masks lie over their images, with the share of pixels in doubt. Texts and rows of a table are shown as a table.
+
+        show_issues(learn.dls, issues)
+        show_issues(learn.dls, issues[9:])
+    """
     some = _first(issues, k, 'k')
     if not len(some): return print('no issues to show')
     items = _places(dls, some)
@@ -107,7 +113,7 @@ def _pictures(items, height, width):
     return [ImageOps.contain(x.convert('RGB'), (width, height)) for x in inputs]
 
 def _classes(dls, issues):
-    "What a label can be"
+    "The possible values of a label"
     if 'name' in issues: return [0, 1]
     vocab = vocabs(dls, 1)[0]
     return list(range(class_indices(dls.train_ds).max()+1) if vocab is None else vocab)
@@ -115,7 +121,14 @@ def _classes(dls, issues):
 # %% ../../nbs/wrong_labels/05_look.ipynb #lk000024
 class IssuesCleaner(GetAttr):
     """Go through doubtful images in a notebook: keep the label, give another one, or delete the item.
-    `cleaner = IssuesCleaner(dls, issues); cleaner`, and then `learn.dls = relabel(learn.dls, cleaner.fixes())`"""
+
+    `dls`: of a Learner, with images. `issues`: from `label_issues`. `max_n`: how many are shown.
+    `height`, `width`: of the pictures, in pixels.
+
+        cleaner = IssuesCleaner(dls, issues)
+        cleaner             # shows the menus; then, in another cell:
+        learn.dls = relabel(learn.dls, cleaner.fixes())
+    """
     def __init__(self,
         dls:DataLoaders, # Of a Learner, with images
         issues:pd.DataFrame, # From `label_issues`; the next ones are `issues[30:]`
@@ -145,7 +158,12 @@ class IssuesCleaner(GetAttr):
 
     def fixes(self
     ) -> pd.DataFrame: # `source`, `label`, `fix`: the class that is right, or nothing where the item is deleted
-        "What was changed, as `relabel` takes it. Items that are kept are not in it"
+        """What was changed, for `relabel`.
+
+        `fix` is the new label, or empty if the item is deleted. Items that are kept are not in it.
+
+            learn.dls = relabel(learn.dls, cleaner.fixes())
+        """
         values = np.array(list(self.values()), dtype=object)
         is_kept = [o == '<Keep>' or str(o) == str(label) for o,label in zip(values, self.issues.label)]
         res = self.issues[[o for o in ('source', 'name', 'label') if o in self.issues]]

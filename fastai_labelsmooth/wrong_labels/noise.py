@@ -25,7 +25,14 @@ def as_arrays(
     sigmoid=False, # Whether each label is scored by itself
     ignore_index=-100 # A label that does not count
 ) -> tuple: # (probs, labels, which labels count), float64, int64 and bool
-    "Probabilities and labels as arrays, checked"
+    """Probabilities and labels as arrays, checked: what `fit_noise` reads.
+
+    `probs`: (items, N). `labels`: class indices (items,); sigmoid: zeros and ones (items, N), NaN where unknown.
+    `sigmoid`: each label is scored by itself. `ignore_index`: a label that does not count.
+    Returns (probs, labels, which labels count).
+
+        probs,labels,counts = as_arrays(probs, labels)
+    """
     probs,labels = (np.asarray(o.detach().cpu() if isinstance(o, Tensor) else o) for o in (probs, labels))
     probs = probs.astype(float)
     if probs.ndim != 2 or not probs.shape[0]: raise ValueError(
@@ -56,7 +63,7 @@ def as_arrays(
     return probs,np.where(counts, labels, 0).astype(np.int64),counts
 
 # %% ../../nbs/wrong_labels/01_noise.ipynb #ns000008
-max_items,max_numbers = 50_000,5_000_000 # Items and probabilities to fit to; of more a sample, at random
+max_items,max_numbers = 50_000,5_000_000 # Items and probabilities to fit to; a random sample of more
 tolerance = 2. # The interval: log-likelihoods within this of the best (a 95% interval is within 1.92)
 
 def parts(rows, numbers=500_000):
@@ -68,13 +75,13 @@ def _logs(probs): return np.log(probs.clip(1e-12, 1))
 
 def _own(logp, labels, temp):
     "Probability of each label at a temperature"
-    def part(z, y): # half of scipy's time, in what is called some hundred times
+    def part(z, y): # twice as fast as scipy's, and called some hundred times
         q = np.exp(z-z.max(1, keepdims=True))
         return q[np.arange(len(z)), y]/q.sum(1)
     return np.concatenate([part(logp[s]/temp, labels[s]) for s in parts(logp)])
 
 def _even(own, eps, n):
-    "If `eps` of the labels are wrong evenly, the probability of each label: (given and right, given)"
+    "Probability of each label if `eps` of the labels are wrong evenly: (it is given and right, it is given)"
     right = (1-eps)*own
     return right,right + eps/(n-1)*(1-own)
 
@@ -90,7 +97,7 @@ def _best_temp(log_lik, n_coarse=13):
 
 # %% ../../nbs/wrong_labels/01_noise.ipynb #ns000009
 def _crossing(log_lik, inside, outside, level):
-    "Where a log-likelihood falls to `level`, between an eps at which it is above and one at which it is below"
+    "The eps at which a log-likelihood falls to `level`: it is above at `inside`, and below at `outside`"
     return brentq(lambda e: log_lik(e)-level, *sorted((inside, outside)), xtol=1e-4)
 
 def _fit_profile(profile, end, columns):
@@ -142,7 +149,7 @@ def _symmetric(n, eps):
     return T
 
 def _rows(joint, n_items, prior):
-    "Noise matrix of a joint: of rows with few items the prior's"
+    "Noise matrix of a joint; rows with few items are near those of the prior"
     return (joint*n_items + prior_items*prior)/(joint.sum(1, keepdims=True)*n_items + prior_items)
 
 def _by_matrix(logp, labels, T, temp):
@@ -169,12 +176,12 @@ def _counted(probs, labels):
     return z,np.bincount(at, 1-labels, len(z)),np.bincount(at, labels, len(z))
 
 def _largest(z, zeros, ones):
-    "The largest rates that are tried. At the full ones a prediction would say nothing: all are there, or none is"
+    "The largest rates that are tried. At the full rates all labels are there, or none, whatever is predicted"
     base = (ones.sum()+.5)/(ones.sum()+zeros.sum()+1)
     return dict(miss=.95*(1-base), false_pos=.95*base)
 
 def _with_prior(counted, miss, false_pos):
-    "`prior_items` labels more of what is surely there, and as many of what is surely not"
+    "Add `prior_items` labels that are surely there, and as many that are surely not"
     z,zeros,ones = counted
     zeros_of_prior = prior_items*miss,prior_items*(1-false_pos)
     ones_of_prior = prior_items*(1-miss),prior_items*false_pos
@@ -210,7 +217,7 @@ def _share_wrong(probs, labels, counts, params):
     return float(1-(right/given.clip(1e-300))[counts].mean())
 
 def _fit_pooled(counted):
-    "(parameters, curves of both rates, parameters at the ends of their intervals, whether any rate will do)"
+    "(parameters, curves of both rates, parameters at the ends of their intervals, whether any rate fits as well)"
     _,params = _fit_rates(counted)
     def fit(**fixed): return _fit_rates(counted, [params], **fixed)
     largest = _largest(*counted)
@@ -236,17 +243,31 @@ def _fit_sigmoid(probs, labels, counts, by_class):
 
 # %% ../../nbs/wrong_labels/01_noise.ipynb #ns000002
 class Noise:
-    "How labels come to be wrong, as `fit_noise` found it"
+    """How labels come to be wrong: what `fit_noise` returns.
+
+    `share`: the share of wrong labels. `interval`: (lo, hi) of it. `n`: labels that counted.
+    `n_classes`: classes, or labels that are scored one by one. `temp`: what to divide logits by for the clean class.
+    `shift`: sigmoid, what to add to these logits. `rates`: None if wrong evenly, else the values of `T`.
+    `listed`: (eps or matrix, temperature) by which `prob_wrong` judges. `curve`: the log-likelihood of each eps.
+    `curves`: sigmoid, (rate, interval, log-likelihoods) for misses and for false positives.
+    `is_blind`: any share explains the labels as well. `sigmoid`: each label is scored by itself.
+    `ignore_index`: a label that does not count.
+
+        noise = fit_noise(probs, labels)
+        noise.share, noise.interval, noise.T
+        noise.prob_wrong(probs, labels) > .5
+        noise.clean(probs)
+    """
     def __init__(self,
-        share:float, # Of labels that are wrong
+        share:float, # The share of wrong labels
         interval:tuple, # (lo, hi) of it
         temp:float, # What to divide logits by for the clean class; sigmoid and by class (N,)
         n:int, # Labels that counted
         n_classes:int, # Or labels, if each is scored by itself
         rates=None, # None: wrong evenly; a noise matrix (N, N); sigmoid (N, 2): miss and false-positive rate
-        listed=None, # (eps or matrix, temperature) by which labels are judged; sigmoid: `rates` and `temp`
+        listed=None, # (eps or matrix, temperature) by which labels are judged; sigmoid: None, `rates` and `temp`
         curve=None, # Log-likelihood and temperature for each eps, if wrong evenly
-        shift=0., # Sigmoid: what to add to logits then; by class (N,)
+        shift=0., # Sigmoid: what to add to the divided logits; by class (N,)
         curves=None, # Sigmoid: (rate, interval, log-likelihood of each rate) for misses and for false positives
         is_blind:bool=False, # Whether any share explains the labels as well
         sigmoid=False, # Whether each label is scored by itself
@@ -256,7 +277,12 @@ class Noise:
 
     @property
     def T(self) -> np.ndarray: # Rows the clean class, columns the label; sigmoid (N, 2): miss and false-positive rate
-        "How each class is labelled"
+        """How each class is labelled: `T[i, j]` is the probability that an item of class i is labelled j.
+
+        Sigmoid: a row for each label, (miss rate, false-positive rate).
+
+            fit_noise(probs, labels, by_class=True).T
+        """
         return _symmetric(self.n_classes, self.share) if self.rates is None else self.rates
 
     def prob_wrong(self,
@@ -264,7 +290,13 @@ class Noise:
         labels, # Class indices (items,), as observed; sigmoid: zeros and ones (items, N)
         likeliest:bool=False # At `share`, to count wrong labels; or else at the interval's end, to rank them
     ) -> np.ndarray: # As `labels`; NaN where they do not count
-        "Of each label: the probability that it is wrong"
+        """The probability that each label is wrong; NaN where it does not count.
+
+        `probs`: (items, N), of models that have not seen the item. `labels`: as observed.
+        `likeliest`: judge at `share`, to count wrong labels; default: at the end of the interval, to rank them.
+
+            is_doubtful = noise.prob_wrong(probs, labels) > .5
+        """
         probs,labels,counts = as_arrays(probs, labels, self.sigmoid, self.ignore_index)
         self._check_classes(probs)
         res = np.full(labels.shape, np.nan)
@@ -283,7 +315,12 @@ class Noise:
     def clean(self,
         probs # Probabilities (items, N), of models that have not seen the item
     ) -> np.ndarray: # (items, N)
-        "Calibrated probabilities of the clean class"
+        """Calibrated probabilities of the clean class, (items, N).
+
+        `probs`: (items, N), of models that have not seen the item.
+
+            noise.clean(probs).argmax(1)
+        """
         probs = np.asarray(probs.detach().cpu() if isinstance(probs, Tensor) else probs, dtype=float)
         self._check_classes(probs)
         if self.sigmoid: return expit(_logits(probs)/self.temp + self.shift)
@@ -302,10 +339,10 @@ class Noise:
 def _fit_softmax(probs, labels, by_class):
     logp,n = _logs(probs),probs.shape[1]
     share,(lo,hi),curve = _fit_even(logp, labels)
-    is_blind = lo == 0 and hi == curve.index[-1] # any share explains the labels as well
+    is_blind = lo == 0 and hi == curve.index[-1] # any share explains the labels as well as the best one
     if is_blind: warnings.warn(f"a share of wrong labels between 0 and {hi:.2f} explains the {len(labels)} labels as "
                                "well: these predictions cannot tell which are wrong")
-    eps = min(hi, .45) if is_blind else hi # the list's; below .5 an item with the probability 1/N is not named
+    eps = min(hi, .45) if is_blind else hi # to judge labels by; below .5, as the probability 1/N is not to be named
     _,temp = _best_temp(lambda temp: _log_lik(_even(_own(logp, labels, temp), eps, n)[1]))
     common = dict(curve=curve, is_blind=is_blind)
     if not by_class:
@@ -328,8 +365,17 @@ def fit_noise(
     sigmoid:bool=False, # Whether each label is scored by itself
     ignore_index:int=-100 # A label that does not count
 ) -> Noise: # `T`, `share`, `interval`, `temp`, `n`, `prob_wrong(probs, labels)`, `clean(probs)`
-    """Fit a temperature and a noise model to predictions, and ask it which labels are wrong:
-    `noise = fit_noise(probs, labels); noise.prob_wrong(probs, labels)`"""
+    """Fit a noise model to predictions: how many labels are wrong, how, and which ones.
+
+    `probs`: probabilities (items, N), of models that were not trained on these labels (cross-validation, `oof_preds`).
+    `labels`: class indices (items,), as observed; sigmoid: zeros and ones (items, N), NaN where unknown.
+    `by_class`: each class has wrong labels of its own; default: wrong evenly. Sigmoid: each label has its own rates.
+    `sigmoid`: each label is scored by itself. `ignore_index`: a label that does not count.
+
+        noise = fit_noise(probs, labels)
+        noise.share, noise.interval
+        noise.prob_wrong(probs, labels) > .5
+    """
     probs,labels,counts = as_arrays(probs, labels, sigmoid, ignore_index)
     n_items,n = probs.shape
     common = dict(n=int(counts.sum()), n_classes=n, sigmoid=sigmoid, ignore_index=ignore_index)
@@ -345,7 +391,7 @@ few_items = 50
 top_share = .2
 
 def _share_above(probs, labels, k):
-    "For each item labelled `k`: of the items with another label, the share that is more likely of class `k`"
+    "For each item labelled `k`, the share of items with another label that are more likely of class `k`"
     own = labels == k
     others = np.sort(probs[~own, k])
     low,high = (np.searchsorted(others, probs[own, k], side) for side in ('left', 'right'))
@@ -356,7 +402,7 @@ def named_wrong(
     probs, # Probabilities (items, N)
     labels, # Class indices (items,), as observed; where they do not count `doubt` is NaN
     thresh:float=.5, # Name what is more doubtful; of a sigmoid loss as many as are expected to be wrong
-    floor:int=2 # Of each label, the least doubtful items that are kept
+    floor:int=2 # How many of the least doubtful items of each label are kept
 ) -> np.ndarray: # As `doubt`, whether a label is named
     "Which labels to call wrong, so that no class loses its last items"
     if doubt.ndim == 2:
@@ -406,7 +452,7 @@ def rows_of(
     return torch.cat([1-p, p], -1),y[..., 0].nan_to_num(nan=-100).long(),False
 
 def given_preds(learn, preds):
-    "Out-of-fold predictions with their targets, which are the training set's where only predictions are given"
+    "Out-of-fold predictions and their targets; those of the training set if only predictions are given"
     if isinstance(preds, tuple): return preds
     items = items_of(learn.dls.train)
     if len(preds) != len(items): raise ValueError(
@@ -430,7 +476,7 @@ def noise_of(
     return res
 
 def _warn_matrix(T, labels):
-    "Say how far to trust a noise matrix"
+    "Warn where a noise matrix is not to be trusted"
     few = np.flatnonzero(np.bincount(labels[labels >= 0], minlength=len(T)) < few_items)
     if len(few): warnings.warn(
         f"fewer than {few_items} items are labelled {', '.join(repr(T.index[k]) for k in few[:5])}"
@@ -466,12 +512,22 @@ def _bars(T):
 # %% ../../nbs/wrong_labels/01_noise.ipynb #ns000029
 @patch
 def noise_matrix(self:Learner,
-    ds_idx:int=1, # Index of `dls`, without `dl` and `preds`; not the training set, whose labels the model has seen
+    ds_idx:int=1, # Index of `dls`, without `dl` and `preds`; not the training set, where the model has seen the labels
     dl=None, # `DataLoader` with targets to use instead
     preds=None, # Of the training set, out of fold: from `oof_preds`, or probabilities (items, N) of any model
     show_plot:bool=True # Draw it
 ) -> pd.DataFrame: # Rows the clean class, columns the label; sigmoid: `miss`, `false_pos`. `attrs` has the share
-    "How each class is labelled: `fit_noise(by_class=True).T` with names, `learn.noise_matrix(preds=learn.oof_preds())`"
+    """How each class is labelled: a table of probabilities, rows the clean class, columns the label.
+
+    `ds_idx`: the dataset of `dls` to predict; not the training set, where the model has seen the labels.
+    `dl`: a `DataLoader` with targets to use instead. `show_plot`: draw it.
+    `preds`: of the training set, out of fold: from `oof_preds`, or probabilities (items, N) of any model.
+
+    Sigmoid: the columns are `miss` and `false_pos`. `attrs` of the table has `share`, `interval` and `n`.
+
+        T = learn.noise_matrix(preds=learn.oof_preds(10))
+        learn.add_cb(LabelSmooth(mode=Forward(T)))
+    """
     if preds is None:
         if self.opt is None: warnings.warn("this learner has been neither trained nor loaded: what it predicts says "
                                            "nothing about the labels. Expected a trained one, or preds")

@@ -25,7 +25,7 @@ from ..interpret.metrics import targ_idx_of
 
 # %% ../../nbs/wrong_labels/00_refit.ipynb #rf000008
 class ItemSubset(Subset):
-    "Some items of any dataset, with its attributes. Those that hold one value for each item are cut alike"
+    "Some items of any dataset, with its attributes. Attributes with one value for each item are cut too"
     def __getattr__(self, k):
         if k.startswith('__') or k in ('dataset', 'indices'): raise AttributeError(k)
         res = getattr(self.dataset, k)
@@ -35,14 +35,14 @@ class ItemSubset(Subset):
 
 def subset(
     dataset, # Anything with an index and a length
-    items # Positions in it, in the order they shall have
+    items # Positions in it, in the wanted order
 ):
     "A dataset of `items` alone"
     items = [int(i) for i in items]
     is_fastais = type(dataset).__getitem__ in (Datasets.__getitem__, TfmdLists.__getitem__)
     if not is_fastais and not isinstance(dataset, Tabular): return ItemSubset(dataset, items)
     res = copy(dataset)
-    vars(res).pop('dataloaders', None) # a method that is bound to the whole
+    vars(res).pop('dataloaders', None) # a method that is bound to the whole dataset
     if isinstance(dataset, Datasets):
         res.tls = L(subset(tl, items) for tl in dataset.tls)
     elif isinstance(dataset, Tabular):
@@ -57,7 +57,7 @@ def _is_fastais(method): return (getattr(method, '__module__', None) or '').star
 def check_dl(
     dl # A training `DataLoader`
 ):
-    "Raise for a `DataLoader` of which no items can be left out"
+    "Raise for a `DataLoader` that cannot leave items out"
     expected = "expected a fastai DataLoader whose dataset has an index and a length"
     if not isinstance(dl, DataLoader): raise TypeError(f"dls.train={dl!r}: {expected}")
     if isinstance(dl, LMDataLoader): raise TypeError(
@@ -69,7 +69,7 @@ def check_dl(
     steps = 'create_item', 'do_item', 'sample', 'chunkify', 'create_batches'
     own = [k for k in steps if not _is_fastais(getattr(dl, k))]
     if own: raise TypeError(
-        f"dls.train has its own `{own[0]}`, so which item of the dataset it takes is not known: expected fastai's")
+        f"dls.train has its own `{own[0]}`, so it is not known which item of the dataset it takes: expected fastai's")
 
 def items_of(
     dl:DataLoader # Of a dataset with an index
@@ -91,7 +91,7 @@ def copied(
                         "expected no open file, lock or generator in it") from e
 
 def copied_dl(dl, memo=None):
-    "A `DataLoader` that shares nothing with `dl` but the dataset. What is none, such as a list of batches, is shared"
+    "A `DataLoader` that shares only the dataset with `dl`. Anything else, such as a list of batches, is shared"
     if not isinstance(dl, (DataLoader, TorchDataLoader)): return dl
     memo = {} if memo is None else memo
     memo[id(dl.dataset)] = dl.dataset
@@ -101,7 +101,7 @@ def copied_dl(dl, memo=None):
 
 # %% ../../nbs/wrong_labels/00_refit.ipynb #rf100003
 class _Skips:
-    "Draws as a `DataLoader` does, without the items that are left out, and counts those that are kept"
+    "Draws as a `DataLoader` does, skips items that are left out, and numbers those that are kept"
     def __init__(self, dl, items):
         self.dl = dl
         self.at = {int(item): i for i,item in enumerate(items)}
@@ -117,7 +117,7 @@ class _Skips:
         return res
 
 def _cut_state(dl, items):
-    "What fastai's samplers know of each item"
+    "Cut what fastai's samplers know of each item"
     if isinstance(dl, (WeightedDL, TabWeightedDL)):
         wgts = dl.wgts[items]
         if wgts.sum() == 0: raise ValueError(
@@ -155,16 +155,16 @@ def keep_items(
 
 # %% ../../nbs/wrong_labels/00_refit.ipynb #rf000012
 class _Tick(Callback):
-    "Tell that an epoch is over"
+    "Call `tick` after each epoch"
     def __init__(self, tick, what): store_attr()
     def after_epoch(self): self.tick(f'{self.what}, epoch {self.epoch+1} of {self.n_epoch}')
 
-# fastai's modules whose callbacks look at training, write or plot. Two of them seem to shape it, but a twin trains for
-# `n_epoch` epochs on a one-cycle schedule: this leaves nothing to EarlyStopping or to ReduceLROnPlateau
+# fastai's modules with callbacks that look at training, write or plot. EarlyStopping and ReduceLROnPlateau are among
+# them: a twin trains for `n_epoch` epochs on a one-cycle schedule, which leaves nothing for them to do
 _looking = {f'fastai.callback.{k}' for k in 'azureml captum comet neptune progress tensorboard tracker wandb'.split()}
 
 def _only_looks(cb):
-    "Whether a callback is one of fastai's that do not shape training, or a kind of it"
+    "Whether a callback is one of fastai's (or a subclass) that do not shape training"
     if isinstance(cb, (Recorder, CollectDataCallback, FetchPredsCallback, ActivationStats)): return True
     return any(cls.__module__ in _looking and cls is not TrackerCallback for cls in type(cb).__mro__)
 
@@ -176,7 +176,7 @@ def _computed(learn):
                 if isinstance(t, Tensor) and not t.is_leaf: yield t
 
 class _Folder(type(Path())):
-    "A folder that an absolute name does not lead out of: fastai writes to `path/model_dir/name`"
+    "A folder that absolute names stay inside: fastai writes to `path/model_dir/name`"
     def __truediv__(self, name):
         name = Path(name)
         return super().__truediv__(name.name if name.is_absolute() else name)
@@ -187,13 +187,13 @@ def twin(
     path, # Folder to write to
     items=None # Positions in the training dataset to train on; all of them if None
 ) -> Learner:
-    """A quiet copy of `learn` that trains as it does, from the same weights, and shares only its datasets. What is
-    frozen stays so: the copied parameters say themselves whether they are trained"""
+    """A quiet copy of `learn` that trains as it does, from the same weights, and shares only its datasets. Frozen
+    parameters stay frozen"""
     res = copy(learn)
     dls = copy(learn.dls)
     memo = {id(learn): res, id(learn.dls): dls}
     memo.update({id(t): t.detach().clone() for t in _computed(learn)})
-    res._end_cleanup() # what an interrupted batch left
+    res._end_cleanup() # what an interrupted batch has left
     for name in ('loss_grad', *(cb.name for cb in learn.cbs)): vars(res).pop(name, None)
     res.dls = dls
     res.opt = None
@@ -225,14 +225,14 @@ def _bar(learn, total):
     finally: bar.on_iter_end()
 
 def check_epochs(n_epoch, fit):
-    "Raise for what says no training"
+    "Raise for arguments that are no training"
     if fit is not None and not callable(fit): raise TypeError(
         f"fit={fit!r}: expected a function that trains a learner, such as `lambda learn: learn.fine_tune(3)`")
     if not is_int(n_epoch) or n_epoch < 1:
         raise ValueError(f"n_epoch={n_epoch!r}: expected a number of epochs, at least 1")
 
 def _warn_frozen(learn):
-    "One cycle trains what is not frozen, and a pretrained learner is made with a frozen body"
+    "Warn of frozen parameters: a pretrained learner starts with a frozen body, and one cycle does not train it"
     ps = list(learn.model.parameters())
     frozen = sum(not p.requires_grad for p in ps)
     if frozen: warnings.warn(
@@ -249,11 +249,11 @@ def refits(
     seed:int=0, # Of initial layers that callbacks make, of batches and dropout: the same in each
     fit=None # Function that trains a learner, instead of one cycle
 ):
-    """A function `refit(items=None, change=noop, name='training')` that trains a twin, after `change(twin)`, and gives
-    it back"""
+    """A function `refit(items=None, change=noop, name='training')` that trains a twin, after `change(twin)`, and
+    returns it"""
     check_epochs(n_epoch, fit)
     if fit is None: _warn_frozen(learn)
-    steps = n_fits if fit else n_fits*n_epoch # how many epochs a function trains for is not known
+    steps = n_fits if fit else n_fits*n_epoch # it is not known how many epochs a function trains for
     with tempfile.TemporaryDirectory() as path, no_random(seed), _bar(learn, steps) as tick:
         def refit(items=None, change=noop, name='training'):
             set_seed(seed, reproducible=True)
@@ -271,20 +271,20 @@ def refits(
 def untrained(
     learn:Learner
 ):
-    "A twin to ask before the first training, so that what has to be refused is refused then"
+    "A twin to check before the first training, so that errors come early"
     with tempfile.TemporaryDirectory() as path, no_random(): yield twin(learn, path)
 
 def untrained_preds(
     learn:Learner, # A twin
     dl # Batches
-): # None where it cannot say
-    "What an untrained twin predicts. It may fail where training does not, in a callback that expects to have trained"
+): # None if it fails
+    "What an untrained twin predicts. A callback may expect to have trained, and fail here though not in training"
     try: return learn.get_preds(dl=dl, with_targs=False, act=noop, reorder=False)[0]
     except Exception: return None
 
 # %% ../../nbs/wrong_labels/00_refit.ipynb #rf000015
 def activation_of(loss_func):
-    "What makes probabilities of logits; a raw torch loss does not say"
+    "The function from logits to probabilities; for a raw torch loss that of its counterpart"
     return getattr(loss_func, 'activation', None) or soft_loss(loss_func).activation
 
 # %% ../../nbs/wrong_labels/00_refit.ipynb #rf000018
@@ -307,7 +307,7 @@ def in_order(
     with unaugmented(res.dataset): yield res
 
 def _probs(learn, preds, items):
-    "Probabilities of items, from what the model says of them"
+    "Probabilities of items, from the model's predictions"
     if not isinstance(preds, Tensor) or len(preds) != len(items): raise TypeError(
         f"the model's predictions for {len(items)} items are a {type(preds).__name__} of length {len(preds)}: "
         "expected one tensor with a row for each item")
@@ -315,7 +315,7 @@ def _probs(learn, preds, items):
 
 def train_preds(
     learn:Learner, # A twin
-    dl:DataLoader, # The training `DataLoader` of the learner that it is the twin of
+    dl:DataLoader, # The original learner's training `DataLoader`
     items # Positions in its dataset, in their order
 ) -> Tensor: # A row for each item
     "Predictions for training items, without augmentation"
@@ -325,7 +325,7 @@ def train_preds(
 def some_preds(
     learn:Learner,
     items # Positions in its training dataset, in their order
-) -> Tensor: # None where it cannot be known
+) -> Tensor: # None if it cannot be known
     "Predictions of an untrained twin for the first batch of items"
     items = items[:learn.dls.train.bs]
     with untrained(learn) as probe, in_order(learn.dls.train, items) as dl:
@@ -337,7 +337,7 @@ def targ_of(
     learn:Learner,
     b # A batch
 ):
-    "The target of a batch: the Learner says which of its tensors are inputs, `LabelSmooth(targ_idx=)` which target"
+    "The target of a batch: the Learner says which tensors are inputs, `LabelSmooth(targ_idx=)` which target it is"
     probe = copy(learn)
     probe._split(b)
     yb = probe.yb
