@@ -83,14 +83,21 @@ def stream(
     return Streamed(dl, idxs, cb.task, cb.n_targs)
 
 # %% ../../nbs/interpret/01_predictions.ipynb #pr000018
-def vocabs(dls, n_targs):
-    "The vocabulary of each target, None if it has none"
+def _vocabs(dls, n_targs):
+    "The vocabulary of each target, as fastai has it"
     if hasattr(dls, 'tls') and 'vocab' not in vars(dls):
         codes = getattr(getattr(dls, 'after_item', None), 'codes', None) # of a MaskBlock
         return [getattr(o, 'vocab', codes) for o in dls.tls[dls.n_inp:]]
     vocab = getattr(dls, 'vocab', None)
     is_one = not is_listy(vocab) or not len(vocab) or isinstance(vocab[-1], str) or not hasattr(vocab[-1], '__len__')
     return [vocab] if is_one else list(vocab)[-n_targs:] # vocabs of inputs, such as texts, come first
+
+def _plain(vocab): # numpy's numbers would print as np.int64(2)
+    return None if vocab is None else [o.item() if isinstance(o, np.generic) else o for o in vocab]
+
+def vocabs(dls, n_targs):
+    "The class names of each target, None if it has none"
+    return [_plain(o) for o in _vocabs(dls, n_targs)]
 
 def class_names(
     dls, # A learner's
@@ -101,7 +108,7 @@ def class_names(
     "The names of the classes of a target"
     each = vocabs(dls, max(n_targs, targ_idx+1, -targ_idx))
     vocab = each[targ_idx] if -len(each) <= targ_idx < len(each) else None
-    return list(vocab) if vocab is not None and len(vocab) == n else list(range(n))
+    return vocab if vocab is not None and len(vocab) == n else list(range(n))
 
 # %% ../../nbs/interpret/01_predictions.ipynb #pr000020
 def own_sources(

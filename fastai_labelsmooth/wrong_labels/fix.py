@@ -106,7 +106,7 @@ def class_indices(dataset):
 
 def _names(dls, n):
     vocab = vocabs(dls, 1)[0]
-    return list(vocab) if vocab is not None and len(vocab) >= n else list(range(n))
+    return vocab if vocab is not None and len(vocab) >= n else list(range(n))
 
 def _say_left(dls, labels, gone):
     "Print how many items are left, and which class lost most; warn if a class has none left"

@@ -116,7 +116,7 @@ def _classes(dls, issues):
     "The possible values of a label"
     if 'name' in issues: return [0, 1]
     vocab = vocabs(dls, 1)[0]
-    return list(range(class_indices(dls.train_ds).max()+1) if vocab is None else vocab)
+    return list(range(class_indices(dls.train_ds).max()+1)) if vocab is None else vocab
 
 # %% ../../nbs/wrong_labels/05_look.ipynb #lk000024
 class IssuesCleaner(GetAttr):
