@@ -106,7 +106,8 @@ def eps_from_noise(
     for name,o in dict(miss=miss, false_pos=false_pos).items():
         if not 0 <= o < 1: raise ValueError(f"{name}={o!r}: expected a probability, 0 <= {name} < 1")
     if not miss+false_pos < 1: raise ValueError(
-        f"miss={miss!r} and false_pos={false_pos!r}: expected a sum below 1, or a label 1 would speak against a true 1")
+        f"miss={miss!r} and false_pos={false_pos!r}: expected a sum below 1, or a true 1 "
+        "would be labelled 1 no more often than a true 0")
     if not 0 < prior < 1: raise ValueError(f"prior={prior!r}: expected the share of true ones, 0 < prior < 1")
     ones = prior*(1-miss) + (1-prior)*false_pos
     return (1-prior)*false_pos/ones, prior*miss/(1-ones)

@@ -48,7 +48,7 @@ def _observed_by(pred, T, axis):
 def _observed_logit(pred, on, off):
     "Logit of the probability that a label is reported: `on` if it is true, `off` if it is not"
     pred = pred.to(torch.promote_types(pred.dtype, torch.float32))
-    pred = pred.clamp(-1e30, 1e30) # infinite logits get no gradient: it would be NaN at an unknown label
+    pred = pred.clamp(-1e30, 1e30) # infinite or NaN logits get no gradient, which would be NaN at an unknown label
     yes,no = F.logsigmoid(pred),F.logsigmoid(-pred)
     def log(p): return math.log(p) if p else -math.inf
     reported = torch.logaddexp(yes+log(on), no+log(off))
@@ -69,7 +69,7 @@ def noise_tensor(T):
     others = T.clone().fill_diagonal_(-1)
     for k in (T.diagonal() <= others.amax(1)).nonzero(): raise ValueError(
         f"row {k.item()} of T has {T[k, k].item():.4g} on the diagonal and {others[k].max().item():.4g} off it: "
-        "expected the largest value of a row on the diagonal: its class is labelled right more often than as any other")
+        "expected the largest value of each row on the diagonal, or the label does not tell the class")
     return T/total[:, None]
 
 # %% ../../nbs/smoothers/05_forward.ipynb #a3530802

@@ -151,6 +151,7 @@ def tree_rows(
             f"paths has {'/'.join(map(str, path))!r} {paths.count(path)} times: expected a path of its own "
             "for each class")
     check_positive('beta', beta)
+    # the authors' code divides by the largest distance: other rows only if all share an ancestor below the root
     height = _height_of_common_ancestor(paths)
     return _softmax_of_others(-beta*height/max(map(len, paths)))
 
