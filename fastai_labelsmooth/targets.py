@@ -63,10 +63,7 @@ def class_vector(v, axis, ndim):
 
 @patch
 def dense(self:SoftTarget) -> Tensor: # A plain tensor of this shape, dtype and device
-    """The soft target as a plain tensor.
-
-        smooth_labels(tensor([2, 0]), n=4).dense()
-    """
+    "The soft target as a plain tensor: `smooth_labels(tensor([2, 0]), n=4).dense()`"
     index,keep = split_ignored(self.index, self.ignore_index)
     on,off,axis = self.on,self.off,self.axis
     is_vector = isinstance(off, Tensor) and off.ndim

@@ -57,7 +57,9 @@ def max_over_mean(
 
 # %% ../../nbs/smoothers/04_penalties.ipynb #cdfa3a7e
 class MaxSup(Penalty):
-    """Penalty on the largest logit: `max z - mean z` (Zhou et al. 2025, equation 8). It takes no parameters.
+    """Penalty on the largest logit: `max z - mean z` (Zhou et al. 2025, equation 8).
+
+    It takes no parameters.
 
         LabelSmooth(eps=0.1, mode=MaxSup())
     """
@@ -102,7 +104,9 @@ def negative_entropy(
 
 # %% ../../nbs/smoothers/04_penalties.ipynb #f193451f
 class ConfidencePenalty(Penalty):
-    """Penalty on confidence: the negative entropy of the prediction (Pereyra et al. 2017). It takes no parameters.
+    """Penalty on confidence: the negative entropy of the prediction (Pereyra et al. 2017).
+
+    It takes no parameters.
 
         LabelSmooth(eps=0.3, mode=ConfidencePenalty())
     """
