@@ -33,7 +33,7 @@ class SoftTarget(Tensor):
         off:float|Tensor, # Target of each other class: a number, or a vector (N,) with a value for each class
         axis:int=-1, # Class axis of the dense tensor: (B,H,W) with axis=1 becomes (B,N,H,W)
         ignore_index:int=-100, # Positions with this index are rows of zeros; None if there are none
-        dtype:torch.dtype=None # Of the dense tensor; torch's default if None
+        dtype:torch.dtype=None # dtype of the dense tensor; torch's default if None
     ):
         if getattr(on, 'requires_grad', False) or getattr(off, 'requires_grad', False):
             raise TypeError("on and off have gradients: expected none; a target that is learned must be dense")
@@ -231,7 +231,7 @@ def smooth_labels(
     mode:str="exact", # "exact" or "paper"
     axis:int=-1, # Class axis of the result (and of `targ` if it has one)
     ignore_index:int=-100 # Class index of positions that do not count
-) -> Tensor: # Of class indices a `SoftTarget`, the shape of `targ` with the class axis put in; else dense, as `targ`
+) -> Tensor: # For class indices a `SoftTarget`, the shape of `targ` plus the class axis; else dense, as `targ`
     """Smooth hard targets, or dense ones, over `n` classes.
 
     `targ`: class indices (integers), or probabilities (floats) with a class axis. `n`: number of classes. `eps`,
@@ -290,7 +290,7 @@ def smooth_binary(
 def hard_target(
     targ:Tensor, # Class indices or distributions; sigmoid: zeros and ones, or shares
     task # `Task`: the number of classes, their axis, `ignore_index`, whether it is sigmoid
-) -> Tensor: # Of class indices a `SoftTarget`; else dense, in the shape of `targ`
+) -> Tensor: # For class indices a `SoftTarget`; else dense, in the shape of `targ`
     """The label as a distribution, not smoothed: zeros where it is ignored (sigmoid: NaN).
 
     `targ`: class indices or distributions; sigmoid: zeros and ones, or shares. `task`: a `Task`, such as `batch.task`.

@@ -39,7 +39,7 @@ class _EvenlyObserved(torch.autograd.Function):
 
 # %% ../../nbs/smoothers/05_forward.ipynb #3e879abb
 def _observed_by(pred, T, axis):
-    "Logits of a label whose class is drawn from the clean class's row of `T`"
+    "Logits of a label that is drawn from the clean class's row of `T`"
     p = _probs(pred, axis)
     if axis % p.ndim == p.ndim-1: return (p@T).log()
     return (T.t() @ p.flatten(axis+1)).view(p.shape).log() if axis else (p.movedim(0, -1)@T).movedim(-1, 0).log()
