@@ -18,14 +18,14 @@ from .targets import (SoftTarget, are_probs, binary_labels, check_index, class_i
 # %% ../nbs/02_losses.ipynb #dd8b9806
 class Parts(NamedTuple):
     """A target as the loss reads it: `base` in every class, and `gap` more in the class of `index`. Values are numbers,
-    or tensors that broadcast to the logits; `keep`, `label` and `extra` are without the class axis"""
-    base:float|Tensor # Of every class; of a dense target all of it
+    or tensors that broadcast to the logits; `keep`, `label` and `extra` have no class axis"""
+    base:float|Tensor # Target of every class; for a dense target, the target
     mass:float|Tensor # Sum over the classes
     keep:Tensor=None # Mask of the positions that count; None where all count
     index:Tensor=None # Class indices that are safe to gather with; None for a dense target
-    gap:float|Tensor=0. # What the class of `index` has more
+    gap:float|Tensor=0. # Added in the class of `index`
     label:Tensor=None # Class indices by which class weights weigh
-    extra:Tensor=None # Loss of each position that is no cross-entropy
+    extra:Tensor=None # Loss of each position on top of the cross-entropy
 
 # %% ../nbs/02_losses.ipynb #cf1055c7
 def _dense_parts(targ, axis):
@@ -61,7 +61,7 @@ def _parts(targ, inp, axis, ignore_index):
     return _soft_parts(targ)
 
 def _item_weight(target, axis, class_weight):
-    "What each position counts: the weight of its label's class, 0 if it is ignored; None where all count alike"
+    "Weight of each position: that of its label's class, 0 if it is ignored; None if all are equal"
     if class_weight is None: return target.keep
     label,keep = target.label,target.keep
     if target.index is not None: label = target.index.squeeze(axis)
@@ -71,7 +71,7 @@ def _item_weight(target, axis, class_weight):
 
 # %% ../nbs/02_losses.ipynb #8099dc06
 def _sum_product(x, y, axis):
-    "`(x*y).sum(axis)`; of many values some items at a time, each product in the memory of the last one"
+    "`(x*y).sum(axis)`; large tensors some items at a time, which reuses memory"
     items = max(1, 2**22*len(y)//max(1, y.numel()))
     is_small = not axis or items >= len(y)
     if is_small or not is_eager() or x.requires_grad or y.requires_grad: return (x*y).sum(axis)
@@ -80,8 +80,8 @@ def _sum_product(x, y, axis):
     return res
 
 def dot(targ, logp, axis):
-    "Sum over the classes of target times log-probability. What has no mass costs nothing: 0 times infinity is 0"
-    if readable(logp): # two passes less than to look for what is impossible
+    "Sum over the classes of target times log-probability, where 0 times infinity is 0"
+    if readable(logp): # saves the two passes of the mask below
         res = _sum_product(targ, logp, axis)
         if not res.isnan().any(): return res
     return _sum_product(targ, logp.masked_fill((targ == 0) & (logp == -math.inf), 0), axis)
@@ -101,16 +101,16 @@ def _log_likelihood(logp, target, axis):
     return torch.add(res, logp.sum(axis), alpha=base) if base else res
 
 def _reduced(logp, target, axis, weight, count):
-    "The loss from log-probabilities: of each position, or their sum over `count`"
+    "The loss from log-probabilities: of each position, or their sum by `weight`, divided by `count`"
     res = _log_likelihood(logp, target, axis)
     if target.extra is not None: res = res - target.extra
-    if weight is not None: res = (res*weight).masked_fill(weight == 0, 0) # what has no weight may be NaN
+    if weight is not None: res = (res*weight).masked_fill(weight == 0, 0) # a position of weight 0 may be NaN
     return -res if count is None else res.sum()/-count
 
 # %% ../nbs/02_losses.ipynb #610cea66
 def _composed(inp, target, axis, weight, count):
     "The loss by torch's own autograd"
-    # what has no weight may be NaN, which would come back in the gradient
+    # a position of weight 0 may be NaN, and so would its gradient be
     if weight is not None: inp = inp.masked_fill(_keepdim(weight == 0, axis), 0)
     return _reduced(_log_softmax(inp, axis), target, axis, weight, count)
 
@@ -137,7 +137,7 @@ def _grad_(logp, target, axis, weight, count, grad):
     elif logp.device.type == 'cpu':
         res = _scaled_exp_(logp, mass)
         if base: res.sub_(base*scale)
-    else: res = torch.addcmul(-base*scale, logp.exp_(), mass, out=logp) # a pass less, which a CPU takes longer for
+    else: res = torch.addcmul(-base*scale, logp.exp_(), mass, out=logp) # one pass less; slower on a CPU
     if target.index is not None:
         index,gap = target.index,target.gap*scale
         if isinstance(gap, Tensor): res.scatter_add_(axis, index, -gap.to(res.dtype).expand(index.shape))
@@ -146,47 +146,54 @@ def _grad_(logp, target, axis, weight, count, grad):
 
 # %% ../nbs/02_losses.ipynb #0e98fd51
 class _FusedCrossEntropy(torch.autograd.Function):
-    "The loss; its gradient is made in the memory of the log-probabilities"
+    "The loss; its gradient is written into the memory of the log-probabilities"
     @staticmethod
     def forward(ctx, inp, *args):
         axis = args[1]
         logp = _log_softmax(inp, axis)
         loss = _reduced(logp, *args)
         if not ctx.needs_input_grad[0]: return loss
-        # the logits are not saved as torch saves them: they may be changed in place, as backward takes `logp`
+        # not `save_for_backward(inp)`: the logits may be changed in place, since backward uses `logp`
         ctx.save_for_backward(args[0].base if args[0].index is None else args[0].index)
         ctx.inp,ctx.version,ctx.args,ctx.logp = inp,inp._version,args,logp
         return loss
 
     @staticmethod
     def backward(ctx, grad):
-        _,inp,args = ctx.saved_tensors,ctx.inp,ctx.args # the first: or an error, after the graph was freed
+        _,inp,args = ctx.saved_tensors,ctx.inp,ctx.args # `saved_tensors` raises if the graph was freed
         nones,axis = (None,)*len(args),args[1]
         is_changed = inp._version != ctx.version
         if is_changed and (ctx.logp is None or torch.is_grad_enabled()):
             raise RuntimeError("the logits were changed in place after the loss: expected one plain backward")
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled(): # create_graph=True
             loss = _composed(inp, *args)
             return *torch.autograd.grad(loss, inp, grad, create_graph=True),*nones
         logp,ctx.logp = ctx.logp,None
-        if logp is None: logp = _log_softmax(inp, axis)
+        if logp is None: logp = _log_softmax(inp, axis) # a second backward: the buffer was used up
         if not grad.ndim and grad.device.type == 'cpu': grad = grad.item() # a number is faster
         return _grad_(logp, *args, grad).to(inp.dtype),*nones
 
 # %% ../nbs/02_losses.ipynb #669b5121
 def _is_composed(inp, target):
-    "Whether plain autograd alone will do: in a transform, for a learned target, for an empty batch (whose mean is NaN)"
+    "Whether plain autograd is needed: in a transform, for a learned target, for an empty batch (its mean is NaN)"
     return not is_eager() or not inp.numel() or isinstance(target.base, Tensor) and target.base.requires_grad
 
 def soft_cross_entropy(
     inp:Tensor, # Logits: floats of any shape, N classes on `axis`
     targ:Tensor, # Soft target (floats, shape of `inp`), or class indices (integers, without the class axis)
     axis:int=-1, # Class axis
-    weight:Tensor=None, # Class weights (N,), each for the items of that class; of a dense target: the most probable one
+    weight:Tensor=None, # Class weights (N,), each for the items of that class; in a dense target: the most probable
     ignore_index:int=-100, # Class index that does not count (a `SoftTarget` has its own; dense: rows of zeros)
     reduction:str="mean" # "mean" (over what counts, by weight), "sum", or "none" (shape of `inp` without `axis`)
 ) -> Tensor: # In nats; dtype of `inp`, float32 under autocast
-    "Cross-entropy of logits against hard or soft targets, as `F.cross_entropy` but for class weights"
+    """Cross-entropy of logits against hard or soft targets: `F.cross_entropy`, except for class weights.
+
+    `inp`: logits. `targ`: soft targets in the shape of `inp`, or class indices without the class axis. `axis`: class
+    axis. `weight`: class weights (N,), each for the items of that class (in a dense target, the most probable class).
+    `ignore_index`: class index that does not count. `reduction`: "mean" (by weight), "sum", or "none".
+
+        soft_cross_entropy(logits, smooth_labels(labels, n=10, eps=0.1))
+    """
     if reduction not in ('mean', 'sum', 'none'):
         raise ValueError(f"reduction={reduction!r}: expected 'mean', 'sum' or 'none'")
     if not inp.is_floating_point(): raise TypeError(f"inp has dtype {inp.dtype}: expected floating-point logits")
@@ -207,11 +214,17 @@ def soft_cross_entropy(
 
 # %% ../nbs/02_losses.ipynb #7abb8869
 class SoftCrossEntropyLossFlat(CrossEntropyLossFlat):
-    "`CrossEntropyLossFlat` that takes soft targets too, on any class axis: see `soft_cross_entropy`"
+    """`CrossEntropyLossFlat` that takes soft targets too, on any class axis.
+
+    `axis`: class axis. `weight`: class weights (N,), which weigh the item. `ignore_index`: class index that does not
+    count. `reduction`: "mean", "sum" or "none".
+
+        unet_learner(dls, resnet34, loss_func=SoftCrossEntropyLossFlat(axis=1, ignore_index=255))
+    """
     soft_targets = True
     def __init__(self,
         axis:int=-1, # Class axis
-        weight:Tensor=None, # Class weights (N,), weighing the item
+        weight:Tensor=None, # Class weights (N,), which weigh the item
         ignore_index:int=-100, # Class index that does not count
         reduction:str="mean" # "mean", "sum" or "none"
     ):
@@ -224,24 +237,24 @@ class SoftCrossEntropyLossFlat(CrossEntropyLossFlat):
     def __call__(self,
         inp:Tensor, # Logits, N classes on `axis`
         targ:Tensor # Soft or hard target
-    ) -> Tensor: # A number, or one for each position where `reduction="none"`
+    ) -> Tensor: # A number; with `reduction="none"` one for each position
         func = self.func
         return soft_cross_entropy(inp, targ, self.axis, func.weight, func.ignore_index, func.reduction)
 
 # %% ../nbs/02_losses.ipynb #533a1ad8
 def _known_bce(inp, targ, weight, pos_weight, reduction):
-    "Torch's loss over the targets that are not NaN"
+    "torch's loss over the targets that are not NaN"
     if are_probs(targ): # so all are known
         return F.binary_cross_entropy_with_logits(inp, targ, weight, pos_weight=pos_weight, reduction=reduction)
     known = ~targ.isnan()
-    inp,targ = torch.where(known, inp, 0.),targ.nan_to_num(0.) # or NaN logits would have NaN gradients
+    inp,targ = torch.where(known, inp, 0.),targ.nan_to_num(0.) # NaN logits would give NaN gradients
     weight = known.to(inp.dtype) if weight is None else known*weight
     loss = F.binary_cross_entropy_with_logits(inp, targ, weight, pos_weight=pos_weight,
                                               reduction='none' if reduction == 'none' else 'sum')
     return loss/known.sum().clamp(min=1) if reduction == 'mean' else loss
 
 def _along(name, v, axis, inp):
-    "A vector with a value for each label, laid along their axis; any other shape is broadcast, as torch does"
+    "A vector with a value for each label, laid along their axis; other shapes are broadcast by torch"
     if v is None or v.ndim != 1 or inp.ndim < 2: return v
     if not -inp.ndim <= axis < inp.ndim:
         raise ValueError(f"axis={axis}: expected an axis of the labels in logits of shape {tuple(inp.shape)}")
@@ -252,17 +265,24 @@ def _along(name, v, axis, inp):
     return class_vector(v, axis, inp.ndim)
 
 class SoftBCEWithLogitsLossFlat(BCEWithLogitsLossFlat):
-    "`BCEWithLogitsLossFlat` for labels of which some are unknown, NaN or `ignore_index`: these count nowhere"
+    """`BCEWithLogitsLossFlat` that leaves out unknown labels: NaN, or `ignore_index`.
+
+    `ignore_index`: value of an unknown label, outside [0, 1]. `weight`, `pos_weight`: weight of each label, and of its
+    ones; (N,), or a shape that broadcasts to the logits. `reduction`: "mean" (over the known labels), "sum" or "none".
+    `thresh`: probability above which a label is predicted. `axis`: axis of the labels in the logits.
+
+        Learner(dls, model, loss_func=SoftBCEWithLogitsLossFlat(ignore_index=255))
+    """
     soft_targets = True
     def __init__(self,
-        ignore_index:float=-100, # Label that is unknown, outside of [0, 1]; NaN always is
-        weight:Tensor=None, # Of each label (N,), or of a shape that broadcasts to the logits
+        ignore_index:float=-100, # Value of an unknown label, outside [0, 1]; NaN always is one
+        weight:Tensor=None, # Weight of each label, (N,) or a shape that broadcasts to the logits
         pos_weight:Tensor=None, # Weight of the ones, in the same shapes
         reduction:str="mean", # "mean" (over the known labels), "sum", or "none" (0 where unknown)
         thresh:float=0.5, # Probability above which a label is predicted
         axis:int=1 # Axis of the labels in the logits
     ):
-        expected = f"ignore_index={ignore_index!r}: expected a number outside of [0, 1], which is no label"
+        expected = f"ignore_index={ignore_index!r}: expected a number outside [0, 1], so that it is no label"
         if not isinstance(ignore_index, Real) or isinstance(ignore_index, bool): raise TypeError(expected)
         if 0 <= ignore_index <= 1: raise ValueError(expected)
         if reduction not in ('mean', 'sum', 'none'):
@@ -276,7 +296,7 @@ class SoftBCEWithLogitsLossFlat(BCEWithLogitsLossFlat):
 
     @property
     def y_int(self):
-        "Whether MixUp and CutMix mix two losses. They mix targets here: what is mixed with NaN is unknown"
+        "Whether MixUp and CutMix mix two losses (False: they mix targets, and a mixture with NaN is unknown)"
         if self.ignore_index == -100: return False
         raise ValueError(f"a label mixed with ignore_index={self.ignore_index} is no label: "
             "with MixUp or CutMix expected NaN where a label is unknown, and SoftBCEWithLogitsLossFlat()")
@@ -284,7 +304,7 @@ class SoftBCEWithLogitsLossFlat(BCEWithLogitsLossFlat):
     def __call__(self,
         inp:Tensor, # Logits
         targ:Tensor # 0 and 1, or probabilities; as many values as the logits
-    ) -> Tensor: # A number, or one for each logit where `reduction="none"`
+    ) -> Tensor: # A number; with `reduction="none"` one for each logit
         if not inp.is_floating_point(): raise TypeError(f"inp has dtype {inp.dtype}: expected floating-point logits")
         inp,targ,func = inp.as_subclass(Tensor),binary_labels(targ, self.ignore_index),self.func
         if targ.numel() != inp.numel(): raise ValueError(f"targ has shape {tuple(targ.shape)}: "

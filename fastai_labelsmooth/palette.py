@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 # %% ../nbs/00_palette.ipynb #9a4ee77c
 class Palette(NamedTuple):
-    "What a colour means"
+    "The meaning of each colour"
     hard:str='#0072B2' # Hard targets, and models trained on them
     smoothed:str='#D55E00' # Soft targets, and models trained on them
     forward:str='#56B4E9' # Models trained by `"forward"`
-    right:str='#009E73' # Predictions that came true, labels that are 1
-    wrong:str='#CC79A7' # Those that did not, labels that are 0
-    theory:str='#000000' # What should be
-    measured:str='#7A7A7A' # What is, of either kind
+    right:str='#009E73' # Right predictions, labels that are 1
+    wrong:str='#CC79A7' # Wrong predictions, labels that are 0
+    theory:str='#000000' # What is expected
+    measured:str='#7A7A7A' # What was measured
 
 # %% ../nbs/00_palette.ipynb #60dc4dd4
 palette = Palette()

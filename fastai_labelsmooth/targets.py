@@ -15,7 +15,14 @@ from .eps import on_off, binary_on_off
 
 # %% ../nbs/01_targets.ipynb #5560a2f8
 class SoftTarget(Tensor):
-    "A soft target that looks dense. It stores the class index, `on` for that class and `off` for the others"
+    """A soft target that looks dense, and stores only the class index and two values.
+
+    `index`: class indices, in the shape of the logits without the class axis. `n`: number of classes. `on`, `off`: the
+    target of the index's class, and of each other class; a number, or a vector (N,). `axis`: class axis of the dense
+    tensor. `ignore_index`: index of positions that become rows of zeros, or None. `dtype`: of the dense tensor.
+
+        SoftTarget(tensor([2, 0]), n=4, on=0.9, off=0.1/3).dense()
+    """
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
@@ -26,7 +33,7 @@ class SoftTarget(Tensor):
         off:float|Tensor, # Target of each other class: a number, or a vector (N,) with a value for each class
         axis:int=-1, # Class axis of the dense tensor: (B,H,W) with axis=1 becomes (B,N,H,W)
         ignore_index:int=-100, # Positions with this index are rows of zeros; None if there are none
-        dtype:torch.dtype=None # Of the dense tensor; torch's default if None
+        dtype:torch.dtype=None # dtype of the dense tensor; torch's default if None
     ):
         if getattr(on, 'requires_grad', False) or getattr(off, 'requires_grad', False):
             raise TypeError("on and off have gradients: expected none; a target that is learned must be dense")
@@ -37,7 +44,7 @@ class SoftTarget(Tensor):
         self.index,self.n,self.on,self.off,self.axis,self.ignore_index = index,n,on,off,axis,ignore_index
         return self
 
-    def __init__(self, *args, **kwargs): super().__init__() # `__new__` has done it all
+    def __init__(self, *args, **kwargs): super().__init__() # `__new__` sets everything
 
     def __repr__(self, **kwargs):
         return (f"SoftTarget(shape={tuple(self.shape)}, on={self.on}, off={self.off}, axis={self.axis}, "
@@ -56,7 +63,7 @@ def class_vector(v, axis, ndim):
 
 @patch
 def dense(self:SoftTarget) -> Tensor: # A plain tensor of this shape, dtype and device
-    "Write the soft target out"
+    "The soft target as a plain tensor: `smooth_labels(tensor([2, 0]), n=4).dense()`"
     index,keep = split_ignored(self.index, self.ignore_index)
     on,off,axis = self.on,self.off,self.axis
     is_vector = isinstance(off, Tensor) and off.ndim
@@ -69,7 +76,7 @@ def dense(self:SoftTarget) -> Tensor: # A plain tensor of this shape, dtype and 
 @patch
 def like(self:SoftTarget,
     dtype=None, # Its own if None
-    to=lambda o: o # What each of its tensors is passed through, to move or copy it
+    to=lambda o: o # Function that moves or copies each of its tensors
 ) -> SoftTarget:
     "The same target with another dtype, or elsewhere"
     on,off = (to(o) if isinstance(o, Tensor) else o for o in (self.on, self.off))
@@ -107,6 +114,8 @@ def __torch_dispatch__(cls:SoftTarget, func, types, args=(), kwargs=None):
     return func(*tree_map(_densify, args), **tree_map(_densify, kwargs))
 
 # %% ../nbs/01_targets.ipynb #919be2a8
+# `as_subclass` and fastai's casts (in `to_concat`, and where a DataLoader collates) would give another tensor the type
+# of a soft target: they get the dense tensor
 @patch
 def __setitem__(self:SoftTarget, idx, val): raise TypeError(_read_only)
 @patch
@@ -123,7 +132,7 @@ def share_memory_(self:SoftTarget): raise TypeError(_read_only)
 def tolist(self:SoftTarget): return self.dense().tolist()
 
 class _StaysDense:
-    "What fastai's `cast` is given in place of a tensor that it would make a soft target of"
+    "Given to fastai's `cast`, which would otherwise turn another tensor into a soft target"
     def __init__(self, x): self.x = x
     def as_subclass(self, cls): return self.x
 
@@ -135,15 +144,15 @@ class DenseTarget(Tensor):
     "A dense soft target that carries its label (for class weights) and an extra loss (for penalties)"
     __torch_function__ = torch._C._disabled_torch_function_impl
     label = None # class indices: class weights weigh an item by its label, not by its target's largest value
-    extra = None # loss of each position that is no cross-entropy, in nats: the value of a penalty
+    extra = None # loss of each position on top of the cross-entropy, in nats: the value of a penalty
 
     @classmethod
     def of(cls,
         soft:Tensor, # Dense soft target
-        label:Tensor=None, # Class indices, in the shape of `soft` without the class axis; None: as `soft` knows it
-        extra:Tensor=None # Loss in the same shape; None: as `soft` knows it
+        label:Tensor=None, # Class indices, in the shape of `soft` without the class axis; None: that of `soft`
+        extra:Tensor=None # Loss in the same shape; None: that of `soft`
     ):
-        "`soft` with a label, or with an extra loss"
+        "`soft` with a label or an extra loss"
         self = soft.as_subclass(cls)
         self.label = getattr(soft, 'label', None) if label is None else label
         self.extra = getattr(soft, 'extra', None) if extra is None else extra
@@ -151,22 +160,22 @@ class DenseTarget(Tensor):
 
 # %% ../nbs/01_targets.ipynb #df47ff71
 def is_eager():
-    "Whether torch computes at once, and is not transforming, tracing, compiling or in forward mode"
+    "Whether torch computes at once: no transform, trace, compilation or forward-mode derivative"
     return not (torch.compiler.is_compiling() or torch.jit.is_tracing() or forward_ad._current_level >= 0
                 or torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack())
 
 def readable(x):
-    "Whether values of `x` can be read without cost: a GPU would wait, a transform or a trace has none"
+    "Whether values of `x` can be read without cost: not on a GPU, which would wait, nor in a transform or a trace"
     return x.device.type == 'cpu' and is_eager()
 
 def value_range(x):
-    "(smallest, largest) value of `x`, or None where there is none to be had"
+    "(smallest, largest) value of `x`, or None if it is empty or cannot be read without cost"
     if not x.numel() or not readable(x): return None
     lo,hi = x.aminmax()
     return lo.item(),hi.item()
 
 def check_index(index, n, ignore_index):
-    "Raise ValueError for indices out of range. Gives back `ignore_index`, or None where no index can be it"
+    "Raise ValueError for indices out of range. Return `ignore_index`, or None if no index equals it"
     seen = value_range(index)
     if seen is None: return ignore_index
     lo,hi = seen
@@ -182,19 +191,19 @@ def are_probs(targ):
     return None if seen is None else seen[0] >= 0 and seen[1] <= 1
 
 def check_probs(targ, unless=''):
-    "Raise ValueError for targets that are no probabilities, where they can be read without cost"
+    "Raise ValueError for values outside [0, 1], if they can be read without cost"
     if are_probs(targ) is not False: return
     lo,hi = value_range(targ)
     raise ValueError(f"targ has values from {lo:.4g} to {hi:.4g}: expected all of them in [0, 1]{unless}")
 
 def plain(targ):
-    "`targ` as a plain tensor; TypeError if it can be no target"
+    "`targ` as a plain tensor; TypeError if it is not a tensor of real numbers"
     if not isinstance(targ, Tensor) or targ.is_complex():
         raise TypeError(f"targ={targ!r}: expected a tensor of class indices or of probabilities")
     return targ if type(targ) is Tensor else Tensor.as_subclass(targ, Tensor) # a class may refuse its own method
 
 def class_index(targ, inp, axis):
-    "Class indices in the logits' shape without the class axis, where fastai's tabular targets have one entry"
+    "Class indices in the logits' shape without the class axis; fastai's tabular targets have it, with one entry"
     if targ.ndim == inp.ndim and targ.shape[axis] == 1: targ = targ.squeeze(axis)
     expected = inp.shape[:axis]+inp.shape[axis+1:]
     if targ.shape == expected: return targ
@@ -205,9 +214,9 @@ def class_index(targ, inp, axis):
 def fit_targets(
     targ:Tensor, # A batch's targets: class indices or a distribution; sigmoid: zeros and ones
     task, # `Task`
-    pred=None # The prediction; not known if it is not one tensor
+    pred=None # The prediction; nothing is checked unless it is one tensor
 ) -> Tensor: # Class indices in the shape of the logits without the class axis; anything else as it is
-    "A batch's targets, checked against the logits; ValueError if they do not fit"
+    "A batch's targets in the shape that the logits ask for; ValueError if they do not fit"
     if not isinstance(pred, Tensor): return targ
     if not task.sigmoid: return targ if targ.is_floating_point() else class_index(targ, pred, task.axis)
     if targ.numel() != pred.numel(): raise ValueError(f"targ has shape {tuple(targ.shape)}: "
@@ -222,12 +231,19 @@ def smooth_labels(
     mode:str="exact", # "exact" or "paper"
     axis:int=-1, # Class axis of the result (and of `targ` if it has one)
     ignore_index:int=-100 # Class index of positions that do not count
-) -> Tensor: # Of class indices a `SoftTarget`, the shape of `targ` with the class axis put in; else dense, as `targ`
-    "Smooth hard targets, or dense ones, over `n` classes; ValueError for targets out of range"
+) -> Tensor: # For class indices a `SoftTarget`, the shape of `targ` plus the class axis; else dense, as `targ`
+    """Smooth hard targets, or dense ones, over `n` classes.
+
+    `targ`: class indices (integers), or probabilities (floats) with a class axis. `n`: number of classes. `eps`,
+    `mode`: how much, and where it goes, as in `on_off`. `axis`: class axis of the result. `ignore_index`: class index
+    that does not count and becomes a row of zeros. Indices give a `SoftTarget`, probabilities a dense tensor.
+
+        smooth_labels(tensor([2, 0, -100]), n=4, eps=0.1).dense()
+    """
     on,off = on_off(eps, n, mode)
     targ = plain(targ)
     if not targ.is_floating_point():
-        targ = targ.long() # before the check: 156 and -100 are one number in 8 bits
+        targ = targ.long() # before the check: in 8 bits 156 and -100 are the same number
         return SoftTarget(targ, n, on, off, axis, check_index(targ, n, ignore_index))
     if not -targ.ndim <= axis < targ.ndim or targ.shape[axis] != n: raise ValueError(
         f"targ has shape {tuple(targ.shape)}: expected n={n} classes on axis {axis}, or integer class indices")
@@ -237,11 +253,11 @@ def smooth_labels(
 # %% ../nbs/01_targets.ipynb #d7921dd8
 def binary_labels(
     targ:Tensor, # 0 and 1 (any dtype, any shape), or probabilities
-    ignore_index:float=None # What stands for an unknown label, as NaN does; None: all labels are known
+    ignore_index:float=None # Value of an unknown label, as NaN is; None: all labels are known
 ) -> Tensor: # Floats, the shape of `targ`
-    "Sigmoid labels, NaN where they are unknown; ValueError for other values outside [0, 1]"
+    "Sigmoid labels as floats, NaN if unknown; ValueError for other values outside [0, 1]"
     targ = plain(targ)
-    # before the comparison: 156 and -100 are one number in 8 bits
+    # before the comparison: in 8 bits 156 and -100 are the same number
     if not targ.is_floating_point(): targ = targ.to(torch.get_default_dtype())
     if ignore_index is None:
         check_probs(targ, "; where labels are unknown (NaN, or a number of your own), "
@@ -257,9 +273,16 @@ def smooth_binary(
     targ:Tensor, # 0 and 1 (any dtype, any shape), or probabilities
     eps:float|tuple=0.1, # Smoothing, or a pair (for 1, for 0), as in `binary_on_off`
     mode:str="exact", # "exact" or "paper"
-    ignore_index:float=None # What stands for an unknown label, as NaN does; None: all labels are known
+    ignore_index:float=None # Value of an unknown label, as NaN is; None: all labels are known
 ) -> Tensor: # Floats, the shape of `targ`; NaN where a label is unknown
-    "Smooth sigmoid targets; ValueError for values outside [0, 1]"
+    """Smooth sigmoid targets: labels that are each on or off.
+
+    `targ`: 0 and 1, or probabilities, of any shape. `eps`: how much; a pair (for 1, for 0) gives 1-eps[0] and eps[1].
+    `mode`: "exact" or "paper", as in `on_off` for two classes. `ignore_index`: value of an unknown label, as NaN is.
+    Unknown labels become NaN.
+
+        smooth_binary(tensor([[1, 0, 0]]), eps=(0.05, 0.001))     # [[0.95, 0.001, 0.001]]
+    """
     on,off = binary_on_off(eps, mode)
     return off + (on-off)*binary_labels(targ, ignore_index)
 
@@ -267,14 +290,19 @@ def smooth_binary(
 def hard_target(
     targ:Tensor, # Class indices or distributions; sigmoid: zeros and ones, or shares
     task # `Task`: the number of classes, their axis, `ignore_index`, whether it is sigmoid
-) -> Tensor: # Of class indices a `SoftTarget`; else dense, in the shape of `targ`
-    "The label as a distribution, with nothing smoothed; zeros where it is ignored (sigmoid: NaN)"
+) -> Tensor: # For class indices a `SoftTarget`; else dense, in the shape of `targ`
+    """The label as a distribution, not smoothed: zeros where it is ignored (sigmoid: NaN).
+
+    `targ`: class indices or distributions; sigmoid: zeros and ones, or shares. `task`: a `Task`, such as `batch.task`.
+
+        hard_target(tensor([1, -100]), Task(n=3)).dense()     # [[0, 1, 0], [0, 0, 0]]
+    """
     if task.sigmoid: return binary_labels(targ, task.ignore_index)
     return smooth_labels(targ, task.n, 0., axis=task.axis, ignore_index=task.ignore_index)
 
 # %% ../nbs/01_targets.ipynb #46b5ce62
 def check_sums(total, what='targ has a row'):
-    "Raise ValueError for sums over the classes that are neither 1 nor 0, which stands for an ignored position"
+    "Raise ValueError for sums over the classes that are neither 1 nor 0 (an ignored position)"
     wrong = (total != 0) & ~((total-1).abs() <= 1e-3)
     if wrong.any(): raise ValueError(f"{what} that sums to {total[wrong][0].item():.4g} over the classes: "
                                      "expected 1, or 0 where it is ignored")
@@ -290,12 +318,12 @@ def _check_labels(soft, task, targ):
                      "expected NaN, as `hard_target` gives there, or it would be learned")
 
 def check_soft(
-    soft, # What a mode made
+    soft, # What a mode returned
     task, # `Task`
-    shape:tuple=None, # That of the logits, where it is known
-    targ:Tensor=None # The target that it was made from, where its shape fits the logits
+    shape:tuple=None, # Shape of the logits, if known
+    targ:Tensor=None # The hard target, if its shape fits the logits
 ):
-    "Raise for what is no soft target: TypeError for no tensor, ValueError for a wrong shape or sum over the classes"
+    "Raise unless `soft` is a soft target: TypeError if no tensor, ValueError for a wrong shape or sum over classes"
     if not isinstance(soft, Tensor):
         raise TypeError(f"mode gave {soft!r}: expected a soft target, a tensor of the logits' shape")
     fits = shape is None or (soft.numel() == shape.numel() if task.sigmoid else soft.shape == shape)

@@ -273,7 +273,7 @@ def test_a_dataframe_is_read_by_name():
 
 def test_what_cannot_be_together_is_refused():
     three,bce = LabelSmooth(mode=Forward(matrix(3))),BCEWithLogitsLossFlat()
-    with pytest.raises(ValueError, match='beside a noise matrix'): LabelSmooth(.1, mode=Forward(matrix(3)))
+    with pytest.raises(ValueError, match='with a noise matrix'): LabelSmooth(.1, mode=Forward(matrix(3)))
     with pytest.raises(ValueError, match=r'expected eps < \(n-1\)/n'): LabelSmooth(.5, mode='forward', n=2)
     with pytest.raises(ValueError, match='miss rate'): digits_learner(three, bce)
     with pytest.raises(ValueError, match='of 3 classes'): digits_learner(LabelSmooth(mode=Forward(matrix(3)))).fit(1)

@@ -18,35 +18,50 @@ from ..pairing import Task
 
 # %% ../../nbs/smoothers/00_core.ipynb #sc000007
 class Batch(NamedTuple):
-    "What a smoother may know of a batch"
+    """What a smoother may know of a batch.
+
+    `task`: a `Task` (classes, class axis, `ignore_index`, softmax or sigmoid). `eps`: how much. `pred`: the model's
+    prediction, detached logits. `xb`: the inputs, a tuple.
+
+        Uniform("exact")(tensor([2, 0]), Batch(Task(n=4), eps=0.1)).dense()
+    """
     task:Task # Number of classes, class axis, `ignore_index`, softmax or sigmoid
     eps:float|tuple=0.1 # How much
     pred:object=None # The model's prediction: detached logits, whatever their structure
     xb:tuple=() # The inputs
 
-    def logits(self, smoother): # who asks, for the error
+    def logits(self, smoother): # named in the error
         "The prediction; TypeError unless it is one tensor"
         if isinstance(self.pred, Tensor): return self.pred
         raise TypeError(f"mode={smoother!r} with a prediction that is a {type(self.pred).__name__}: "
                         "expected one tensor of logits")
 
 def _missing(smoother, method):
-    "Raise for what a subclass has to define; with words, as fastai fails on an exception without any"
+    "Raise for a method that a subclass has to define (with a message: fastai fails on an exception without one)"
     raise NotImplementedError(f"mode={smoother!r}: expected a class that defines the method `{method}`")
 
 # %% ../../nbs/smoothers/00_core.ipynb #sc900007
 class Smoother:
-    "A mode: makes a soft target of a hard one"
+    """A mode: makes a soft target from a hard one. A subclass defines `__call__(targ, batch)`.
+
+    `targ`: class indices, or a dense target with the class axis; sigmoid: zeros and ones. `batch`: a `Batch`. The
+    result has the shape of the logits, zeros where ignored (sigmoid: NaN). Attributes of the class: `sigmoid` (serves
+    sigmoid losses), `in_valid` (applies in validation too), `default_eps`.
+
+        class Hard(Smoother):
+            def __call__(self, targ, batch): return hard_target(targ, batch.task)
+        learn.add_cb(LabelSmooth(eps=0.1, mode=Hard()))
+    """
     sigmoid = False # whether it serves sigmoid losses, which score each label by itself
     in_valid = False # whether it applies in validation too, whatever `smooth_valid` says
-    default_eps = 0.1 # where none is given; None: it takes none
-    names = None # of the classes, where a matrix or frequencies were given by name
+    default_eps = 0.1 # if none is given; None: the mode takes none
+    names = None # of the classes, if a matrix or frequencies were given by name
 
     def check(self,
         eps, # A number or a pair (of the ones, of the zeros)
-        task:Task=Task() # As far as it is known
+        task:Task=Task() # What is known of it
     ):
-        "Raise for an `eps` or a task that it cannot serve: at construction, and again when the task is known"
+        "Raise for an `eps` or a task that the mode cannot serve: at construction, and again when the task is known"
         is_pair = isinstance(eps, (tuple, list))
         if is_pair: binary_on_off(eps)
         else: check_eps(eps)
@@ -59,19 +74,19 @@ class Smoother:
         targ:Tensor, # Class indices, or a dense target with the class axis; sigmoid: zeros and ones
         batch:Batch
     ) -> Tensor: # The soft target, zeros where ignored (sigmoid: NaN): a `SoftTarget` or dense
-        "The soft target. It changes no state: it may be asked more than once a batch, or for a picture"
+        "The soft target. Changes no state: it may be called more than once a batch, or for a picture"
         _missing(self, '__call__(targ, batch)')
 
     def observed(self,
         pred:Tensor, # Logits of the model, with their gradient
         batch:Batch
     ) -> Tensor: # Logits to compare the target with, of the same shape
-        "What the loss compares the target with: the prediction itself, but for `Forward`"
+        "What the loss compares the target with: the prediction itself, except in `Forward`"
         return pred
 
-    def before_epoch(self): pass # called once before the training batches of an epoch: forget an interrupted one
+    def before_epoch(self): pass # called before the training batches of an epoch: forget an interrupted epoch
     def update(self, targ, batch): pass # called once per training batch: update learned state here
-    def after_epoch(self): pass # called once after the training batches of an epoch
+    def after_epoch(self): pass # called after the training batches of an epoch
     def by_vocab(self, vocab):
         "Put what was given by name (a DataFrame, a Series) in the order of a Learner's classes"
         if self.names is None: return
@@ -93,8 +108,8 @@ def check_positive(name, value):
     if not 0 < value < math.inf: raise ValueError(expected)
 
 def by_name(name, x):
-    "(values, names) of a Series or a DataFrame, its columns in the order of its rows; anything else has no names"
-    is_numbered = isinstance(getattr(x, 'index', None), pd.RangeIndex) # from 0, it says nothing
+    "(values, names) of a Series or a DataFrame, columns in the order of the rows; names is None for anything else"
+    is_numbered = isinstance(getattr(x, 'index', None), pd.RangeIndex) # numbers from 0 are no names
     if isinstance(x, pd.Series): return x.to_numpy(),None if is_numbered else list(x.index)
     if not isinstance(x, pd.DataFrame): return x,None
     if set(x.index) != set(x.columns): raise ValueError(
@@ -103,7 +118,12 @@ def by_name(name, x):
 
 # %% ../../nbs/smoothers/00_core.ipynb #9074c852
 class Uniform(Smoother):
-    "Mass to the classes alike: `exact` to the others, `paper` to all (Szegedy et al. 2016, section 7)"
+    """Mass to the classes alike: "exact" to the other classes, "paper" to all (Szegedy et al. 2016, section 7).
+
+    `mode`: "exact" or "paper".
+
+        LabelSmooth(eps=0.1, mode="paper")     # the same as mode=Uniform("paper")
+    """
     sigmoid = True
     def __init__(self,
         mode:str='exact' # "exact" or "paper"
@@ -147,12 +167,18 @@ def add_rest(targ, on, rest, share, task):
 
 # %% ../../nbs/smoothers/00_core.ipynb #761e589a
 def _mix_binary(targ, r, eps):
-    "Labels that are each on or off, mixed with `r`: of the ones by `eps[0]`, of the zeros by `eps[1]`"
+    "Labels that are each on or off, mixed with `r`: ones by `eps[0]`, zeros by `eps[1]`"
     for_1,for_0 = eps if isinstance(eps, (tuple, list)) else (eps, eps)
     return (1-for_1)*targ + (for_0 + (for_1-for_0)*targ)*r
 
 class Mixture(Smoother):
-    "`(1-eps)*y + eps*r`. A subclass says `r` in its method `rest`"
+    """`(1-eps)*y + eps*r`. A subclass defines `rest(targ, batch)`, which returns r.
+
+    `targ`, `batch`: as in `Smoother`. r has the logits' shape and sums to 1 over the classes (sigmoid: in [0, 1]).
+
+        class Even(Mixture):
+            def rest(self, targ, batch): return torch.full_like(batch.pred, 1/batch.task.n)
+    """
     def rest(self,
         targ:Tensor, # As in `__call__`; of sigmoid labels: floats in the shape of the logits
         batch:Batch
@@ -175,7 +201,13 @@ class Mixture(Smoother):
 
 # %% ../../nbs/smoothers/00_core.ipynb #fb4c6e90
 class ByClass(Mixture):
-    "A mixture whose `r`, which a subclass says in `table`, is a vector, or the true class's row of a matrix"
+    """A mixture with a table as r. A subclass defines `table(batch)`, which returns it.
+
+    `batch`: a `Batch`. The table is a vector (N,) for all items, or a matrix (N, N) with a row for each true class.
+
+        class Next(ByClass):
+            def table(self, batch): return torch.eye(batch.task.n).roll(1, 1)
+    """
     def table(self, batch:Batch) -> Tensor: # (N,) or (N, N)
         _missing(self, 'table(batch)')
 
@@ -186,7 +218,7 @@ class ByClass(Mixture):
         index,_ = split_ignored(targ.long(), check_index(targ.long(), batch.task.n, batch.task.ignore_index))
         axis = axis % (targ.ndim+1)
         if axis == targ.ndim: return r[index]
-        return r.t().contiguous()[:, index].movedim(0, axis) # class by class, so that each class's values lie together
+        return r.t().contiguous()[:, index].movedim(0, axis) # so that each class's values are contiguous
 
     def __call__(self, targ, batch):
         task,eps = batch.task,batch.eps

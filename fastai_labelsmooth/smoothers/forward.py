@@ -30,7 +30,7 @@ class _EvenlyObserved(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         (z,out),(odds,axis) = ctx.saved_tensors,ctx.args
-        if torch.is_grad_enabled(): # it is to be differentiated again
+        if torch.is_grad_enabled(): # the gradient must be differentiable
             return *torch.autograd.grad((odds*_probs(z, axis)).log1p(), z, grad, create_graph=True),None,None
         x = out.neg().expm1_().neg_().mul_(grad) # grad*odds*p/(1 + odds*p)
         x.addcmul_(out.expm1(), x.sum(axis, keepdim=True), value=-1/odds)
@@ -39,16 +39,16 @@ class _EvenlyObserved(torch.autograd.Function):
 
 # %% ../../nbs/smoothers/05_forward.ipynb #3e879abb
 def _observed_by(pred, T, axis):
-    "Logits of a label whose class is drawn from the clean class's row of `T`"
+    "Logits of a label that is drawn from the clean class's row of `T`"
     p = _probs(pred, axis)
     if axis % p.ndim == p.ndim-1: return (p@T).log()
     return (T.t() @ p.flatten(axis+1)).view(p.shape).log() if axis else (p.movedim(0, -1)@T).movedim(-1, 0).log()
 
 # %% ../../nbs/smoothers/05_forward.ipynb #2c9038a5
 def _observed_logit(pred, on, off):
-    "The logit of a label's being reported: `on` is its probability where it is true, `off` where it is not"
+    "Logit of the probability that a label is reported: `on` if it is true, `off` if it is not"
     pred = pred.to(torch.promote_types(pred.dtype, torch.float32))
-    pred = pred.clamp(-1e30, 1e30) # what is infinite or NaN gets no gradient, which would be NaN at an unknown label
+    pred = pred.clamp(-1e30, 1e30) # infinite or NaN logits get no gradient, which would be NaN at an unknown label
     yes,no = F.logsigmoid(pred),F.logsigmoid(-pred)
     def log(p): return math.log(p) if p else -math.inf
     reported = torch.logaddexp(yes+log(on), no+log(off))
@@ -57,7 +57,7 @@ def _observed_logit(pred, on, off):
 
 # %% ../../nbs/smoothers/05_forward.ipynb #1747e65d
 def noise_tensor(T):
-    "A noise matrix, checked: ValueError if it is none, or if a class is most often labelled as another"
+    "A checked noise matrix; ValueError if it is not one, or if a class is most often labelled as another"
     if isinstance(T, Tensor): T = T.detach().cpu().numpy()
     T = torch.tensor(np.array(T, dtype=float))
     if T.ndim != 2 or len(T) != T.shape[1] or len(T) < 2: raise ValueError(
@@ -68,17 +68,24 @@ def noise_tensor(T):
         f"row {k.item()} of T sums to {total[k].item():.4g}: expected 1, the labels of one clean class")
     others = T.clone().fill_diagonal_(-1)
     for k in (T.diagonal() <= others.amax(1)).nonzero(): raise ValueError(
-        f"row {k.item()} of T has {T[k, k].item():.4g} on the diagonal and {others[k].max().item():.4g} beside it: "
-        "expected the largest on the diagonal, or the label says of no class what it is")
+        f"row {k.item()} of T has {T[k, k].item():.4g} on the diagonal and {others[k].max().item():.4g} off it: "
+        "expected the largest value of each row on the diagonal, or the label does not tell the class")
     return T/total[:, None]
 
 # %% ../../nbs/smoothers/05_forward.ipynb #a3530802
 class Forward(Smoother):
-    "Labels may be wrong, by `eps` of them or by a matrix: the model learns the clean class (Patrini et al. 2017)"
+    """Some labels are wrong, `eps` of them or by a matrix: the model learns the clean class (Patrini et al. 2017).
+
+    `T`: noise matrix (N, N), or a DataFrame by name: rows the clean class, columns the label, each row of sum 1. None:
+    labels are wrong evenly, `eps` of them.
+
+        LabelSmooth(eps=0.2, mode="forward")     # the same as mode=Forward()
+        LabelSmooth(mode=Forward(T=learn.noise_matrix(preds=learn.oof_preds(10))))
+    """
     sigmoid = True
-    in_valid = True # `valid_loss` is the likelihood of the labels too
+    in_valid = True # so that `valid_loss` is the likelihood of the labels as observed
     def __init__(self,
-        T=None # Row-stochastic (N, N) or a DataFrame, rows the clean class, columns the label; None: wrong evenly
+        T=None # (N, N) or a DataFrame, rows (of sum 1) the clean class, columns the label; None: wrong evenly
     ):
         self.T = self.floored = None
         if T is None: return
@@ -95,7 +102,7 @@ class Forward(Smoother):
 
     def check_matrix(self, eps, task):
         n = len(self.T)
-        if eps is not None: raise ValueError(f"eps={eps!r} beside a noise matrix: expected none, T says how much")
+        if eps is not None: raise ValueError(f"eps={eps!r} with a noise matrix: expected no eps, T says how much")
         if task.sigmoid: raise ValueError(
             "Forward(T) with a sigmoid loss: expected Forward() and eps=(miss rate, false-positive rate)")
         if task.n not in (None, n): raise ValueError(
@@ -104,7 +111,7 @@ class Forward(Smoother):
     def __call__(self, targ, batch): return hard_target(targ, batch.task)
 
     def possible(self, pred):
-        "`T` where no label is impossible: a millionth is wrong evenly. It is made once, on the device of `pred`"
+        "`T` with a millionth wrong evenly, so that no label is impossible; made once, on the device of `pred`"
         dtype = torch.promote_types(pred.dtype, torch.float32)
         if self.floored is None or (self.floored.device, self.floored.dtype) != (pred.device, dtype):
             self.floored = ((1-1e-6)*self.T + 1e-6/len(self.T)).to(pred.device, dtype)
@@ -115,8 +122,9 @@ class Forward(Smoother):
         if not isinstance(pred, Tensor): batch.logits(self) # raises
         if self.T is not None: return _observed_by(pred, self.possible(pred), task.axis)
         if task.sigmoid: return _observed_logit(pred, *binary_on_off(eps))
-        if eps < 1e-12: return pred # less than a float tells from 1
-        odds = (1-eps)*(task.n-1)/eps - 1 # (on-off)/off: the label's log(off + (on-off)*p), less log(off) of all
+        if eps < 1e-12: return pred # 1-eps is 1 in floats
+        # log(off + (on-off)*p) is log(1 + odds*p) + log(off), and the softmax in the loss drops log(off)
+        odds = (1-eps)*(task.n-1)/eps - 1 # (on-off)/off
         return _EvenlyObserved.apply(pred, odds, task.axis) if is_eager() else (odds*_probs(pred, task.axis)).log1p()
 
     def __repr__(self): return 'Forward()' if self.T is None else f'Forward(T of {len(self.T)} classes)'

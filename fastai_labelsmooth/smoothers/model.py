@@ -14,7 +14,7 @@ from .core import ByClass, Mixture, check_positive
 
 # %% ../../nbs/smoothers/02_model.ipynb #md000010
 def _true_class(targ, task):
-    "Class indices and which of them count; of a dense target, the most probable class"
+    "Class indices, and which of them count; for a dense target, the most probable class"
     if targ.is_floating_point(): return targ.argmax(task.axis),targ.any(task.axis)
     return targ.long(),targ != task.ignore_index
 
@@ -25,7 +25,13 @@ def _over_processes(*tensors):
 
 # %% ../../nbs/smoothers/02_model.ipynb #md900010
 class Online(ByClass):
-    "Mass by what the model said of the class in the last training epoch, where it was right (Zhang et al. 2021)"
+    """Mass by what the model said of the class in the last training epoch, where it was right (Zhang et al. 2021).
+
+    It takes no parameters. `matrix` holds what it has learned, and `plot()` shows it.
+
+        learn.add_cb(LabelSmooth(eps=0.5, mode=Online()))
+        learn.label_smooth.smoother.plot()     # after a fit
+    """
     def __init__(self): self.matrix = self.sums = self.counts = None
 
     def table(self, batch):
@@ -44,6 +50,7 @@ class Online(ByClass):
         if self.sums is None:
             self.sums = torch.zeros(task.n, task.n, device=batch.pred.device)
             self.counts = torch.zeros(task.n, device=batch.pred.device)
+        # as in the paper; `sums[targ] += rows`, as in some code, counts only one item of a class in a batch
         self.sums.index_add_(0, targ, rows)
         self.counts.index_add_(0, targ, torch.ones_like(rows[:,0]))
 
@@ -62,13 +69,13 @@ class Online(ByClass):
 
 # %% ../../nbs/smoothers/02_model.ipynb #md000021
 def _probabilities(logits, task):
-    "Of the classes, as floats of 32 bits at least, or of each label"
+    "Probabilities of the classes, in 32 bits at least; sigmoid: of each label"
     if task.sigmoid: return logits.sigmoid()
     return logits.softmax(task.axis, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 @contextmanager
 def evaluating(model):
-    "A model in evaluation mode for a while; then each of its modules is as it was"
+    "The model in evaluation mode; afterwards each of its modules is as before"
     flags = [(m, m.training) for m in model.modules()]
     model.eval()
     try: yield
@@ -78,16 +85,22 @@ def evaluating(model):
 def _logits(model, xb):
     "A teacher's logits"
     with evaluating(model), torch.no_grad(): out = model(*xb)
-    out = out[0] if isinstance(out, tuple) else out # fastai's language models give their activations as well
+    out = out[0] if isinstance(out, tuple) else out # fastai's language models return their activations too
     if isinstance(out, Tensor): return out
     raise TypeError(f"the teacher's prediction is a {type(out).__name__}: expected one tensor of logits")
 
 # %% ../../nbs/smoothers/02_model.ipynb #md900021
 class Teacher(Mixture):
-    "Mass by another model's prediction (Hinton et al. 2015)"
+    """Mass by another model's prediction of the same inputs (Hinton et al. 2015).
+
+    `model`: the teacher, a module or a Learner; it gives logits of the student's shape. `temp`: temperature; above 1,
+    more goes to the less probable classes.
+
+        LabelSmooth(eps=0.5, mode=Teacher(other_learn, temp=3.))
+    """
     sigmoid = True
     def __init__(self,
-        model:nn.Module, # The teacher: takes the batch's inputs, gives logits of the student's shape; or a Learner
+        model:nn.Module, # The teacher, or its Learner: takes the batch's inputs, gives logits of the student's shape
         temp:float=1. # Temperature: above 1, more goes to the less probable classes
     ):
         act = getattr(getattr(model, 'loss_func', None), 'activation', None)
@@ -97,8 +110,8 @@ class Teacher(Mixture):
         self.model,self.temp = model,temp*getattr(act, 'temp', 1.) # a calibrated Learner has a temperature
 
     def rest(self, targ, batch):
-        if self.model is None: raise ValueError("this Teacher was pickled, which leaves its model out: expected "
-            "`Teacher(model)` anew, as with `learn.label_smooth.smoother = Teacher(model)`")
+        if self.model is None: raise ValueError("this Teacher was pickled, which leaves its model out: "
+            "expected a new one, `learn.label_smooth.smoother = Teacher(model)`")
         param = next(self.model.parameters(), None)
         if param is not None and param.device != batch.xb[0].device: self.model.to(batch.xb[0].device)
         out = _logits(self.model, batch.xb)
@@ -109,7 +122,7 @@ class Teacher(Mixture):
 
     def __getstate__(self): return {**vars(self), 'model': None}
     def __deepcopy__(self, memo):
-        "A copy asks the same teacher"
+        "A copy with the same teacher"
         other = type(self).__new__(type(self))
         vars(other).update(vars(self))
         return other
@@ -119,6 +132,11 @@ class Teacher(Mixture):
 
 # %% ../../nbs/smoothers/02_model.ipynb #md000028
 class Bootstrap(Mixture):
-    "Mass by the model's own prediction (Reed et al. 2015, soft)"
+    """Mass by the model's own prediction of the item (Reed et al. 2015, soft).
+
+    It takes no parameters. For wrong labels use `mode="forward"`.
+
+        LabelSmooth(eps=0.05, mode=Bootstrap())
+    """
     sigmoid = True
     def rest(self, targ, batch): return _probabilities(batch.logits(self), batch.task)

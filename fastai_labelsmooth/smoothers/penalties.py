@@ -15,9 +15,15 @@ from .core import Smoother, add_rest, check_positive
 
 # %% ../../nbs/smoothers/04_penalties.ipynb #pn900009
 class Penalty(Smoother):
-    "Cross-entropy plus `eps*R(z)`, as a target: `y - eps*dR/dz`"
+    """Cross-entropy plus `eps*R(z)`, as a target: `y - eps*dR/dz`.
+
+    `func`: R(z, axis), one number for each position; it must not change when a number is added to all logits.
+
+        def variance(z, axis): return z.var(axis)/2
+        LabelSmooth(eps=0.1, mode=Penalty(variance))
+    """
     def __init__(self,
-        func:Callable # R(z, axis): of logits, one number for each position; the same if one is added to all logits
+        func:Callable # R(z, axis): one number for each position; must not change if a number is added to all logits
     ):
         if not callable(func): raise TypeError(f"func={func!r}: expected a function of logits and their class axis")
         z = torch.linspace(-3, 4, 24).sin().view(2, 4, 3)*5
@@ -35,7 +41,7 @@ class Penalty(Smoother):
             z = z.to(torch.promote_types(z.dtype, torch.float32)).detach().requires_grad_()
             value = self.func(z, task.axis)
             grad, = torch.autograd.grad(value.sum(), z)
-        # against this target the loss is CE(y) + eps*(grad*z).sum(): what is missing to CE(y) + eps*R is extra
+        # against this target the loss is CE(y) + eps*(grad*z).sum(); `extra` adds what is missing to CE(y) + eps*R
         shown = (grad*z.detach()).masked_fill_(grad == 0, 0).sum(task.axis)
         return DenseTarget.of(add_rest(targ, 1., grad, -eps, task), extra=eps*(value.detach()-shown))
 
@@ -51,7 +57,12 @@ def max_over_mean(
 
 # %% ../../nbs/smoothers/04_penalties.ipynb #cdfa3a7e
 class MaxSup(Penalty):
-    "Penalty on the largest logit: `max z - mean z` (Zhou et al. 2025, equation 8)"
+    """Penalty on the largest logit: `max z - mean z` (Zhou et al. 2025, equation 8).
+
+    It takes no parameters.
+
+        LabelSmooth(eps=0.1, mode=MaxSup())
+    """
     def __init__(self): super().__init__(max_over_mean)
     def __repr__(self): return 'MaxSup()'
 
@@ -66,7 +77,12 @@ def over_margin(
 
 # %% ../../nbs/smoothers/04_penalties.ipynb #f7fb18b4
 class Margin(Penalty):
-    "Penalty on logits that are more than `m` below the largest: `sum_k max(0, max z - z_k - m)` (Liu et al. 2022)"
+    """Penalty on logits far below the largest: `sum_k max(0, max z - z_k - m)` (Liu et al. 2022).
+
+    `m`: margin in nats, above 0. The penalty is a sum over the classes: take a small `eps`.
+
+        LabelSmooth(eps=0.01, mode=Margin(m=4.))
+    """
     def __init__(self,
         m:float # Margin in nats, above 0
     ):
@@ -81,13 +97,18 @@ def negative_entropy(
     z:Tensor, # Logits
     axis:int # Class axis
 ) -> Tensor: # Without the class axis, in nats
-    "The entropy of the prediction, negative"
+    "The negative entropy of the prediction"
     logp = z.log_softmax(axis)
     p = logp.exp()
     return (p*logp.masked_fill(p == 0, 0)).sum(axis)
 
 # %% ../../nbs/smoothers/04_penalties.ipynb #f193451f
 class ConfidencePenalty(Penalty):
-    "Penalty on confidence: the negative entropy of the prediction (Pereyra et al. 2017)"
+    """Penalty on confidence: the negative entropy of the prediction (Pereyra et al. 2017).
+
+    It takes no parameters.
+
+        LabelSmooth(eps=0.3, mode=ConfidencePenalty())
+    """
     def __init__(self): super().__init__(negative_entropy)
     def __repr__(self): return 'ConfidencePenalty()'

@@ -20,7 +20,12 @@ def _kernel(size, sigma, ndim):
     return torch.where(square == 0, 0., ((1-square)/(2*sigma**2)).exp())
 
 class Spatial(Mixture):
-    "Mass to the classes of the neighbouring pixels (SVLS, Islam & Glocker 2021)"
+    """Mass to the classes of the neighbouring pixels (SVLS, Islam & Glocker 2021). Its default `eps` is 0.5.
+
+    `size`: side of the window in pixels, odd. `sigma`: width of the Gaussian in pixels.
+
+        unet_learner(dls, resnet34, cbs=LabelSmooth(mode=Spatial(size=3, sigma=1.)))
+    """
     sigmoid = True
     default_eps = 0.5
     def __init__(self,
@@ -35,7 +40,7 @@ class Spatial(Mixture):
 
     def rest(self, targ, batch):
         task = batch.task
-        y = hard_target(targ, task)*1. # written out
+        y = hard_target(targ, task)*1. # dense
         axis = task.axis % y.ndim
         y = y.movedim(axis, 1)
         keep = ~y.isnan() if task.sigmoid else y.any(1, keepdim=True)
@@ -46,10 +51,10 @@ class Spatial(Mixture):
     def neighbours(self,
         x:Tensor # (B, channels, *space)
     ) -> Tensor: # The same shape
-        "The sum over the neighbours of each pixel, by their weight"
+        "Weighted sum over the neighbours of each pixel"
         ndim = x.ndim-2
         if ndim not in (2, 3): raise ValueError(f"mode={self!r} with targets of shape {tuple(x.shape)}: "
-            "expected masks, with two or three dimensions of space beside items and classes")
+            "expected masks, with two or three dimensions of space after items and classes")
         weight = _kernel(self.size, self.sigma, ndim).to(x, non_blocking=True).expand(x.shape[1], 1, *[self.size]*ndim)
         conv = F.conv2d if ndim == 2 else F.conv3d
         return conv(x, weight, padding=self.size//2, groups=x.shape[1])
