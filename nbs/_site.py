@@ -32,7 +32,7 @@ def links(md, page, known):
     folder,by_nbdev = Path(page).parent,r'\[(`[^`]+`)\]\(/\S+?\)'
     def link(m):
         text,(url,hash_,anchor) = re.sub(by_nbdev, r'\1', m[1]),m[2].partition('#') # it links names inside of links too,
-        to = url.rpartition('nbs/')[2] if 'nbs/' in url else os.path.normpath(folder/url).lstrip('/')
+        to = url.rpartition('nbs/')[2] if 'nbs/' in url else os.path.normpath(folder/url).lstrip('/').removeprefix('../')
         to = page_of(to) if to.endswith('.ipynb') else to.replace('.html', '.md')
         sought = f'{to}#{anchor}' if url.startswith('/') else to # and names that have no entry,
         if sought in known: return f'[{text}]({os.path.relpath(to, folder)}{hash_}{anchor})'

@@ -109,6 +109,10 @@ def test_what_pages_and_llms_txt_refer_to_is_there(site, pages):
         for url in re.findall(r'\]\(([^)#\s]+)[^)]*\)', linked):
             if ':' not in url: assert (text.parent/url).exists(), f'{text}: {url}'
 
+def test_links_out_of_the_notebooks_lead_to_the_benchmarks_too(pages):
+    for o in ('index.html', 'losses.html', 'smoothers/core.html'):
+        assert any(kind == 'a' and to.endswith('benchmarks/index.html') for kind,to in pages[o].refs), o
+
 def test_llms_txt_says_what_each_page_is_about(site, built):
     text = (site/'llms.txt').read_text(encoding='utf-8')
     assert text.startswith('# fastai_labelsmooth\n\n> Label smoothing for fastai')
