@@ -97,8 +97,8 @@ def _check_learner(self:LabelSmooth, learn):
         where = "this Learner already, and would smooth twice" if self.learn is learn else "another Learner"
         raise ValueError(f"this LabelSmooth is in {where}: expected one for each, so `remove_cb` it or make another")
     others = learn._grab_cbs(LabelSmooth)
-    if self.targ_idx in others.attrgot('targ_idx'): raise ValueError("LabelSmooth was added to this Learner twice for "
-        f"targ_idx={self.targ_idx}: expected one for each target, or it is smoothed twice")
+    if self.targ_idx in others.attrgot('targ_idx'): raise ValueError("this Learner has a LabelSmooth for "
+        f"targ_idx={self.targ_idx} already: expected one for each target. `learn.remove_cb(LabelSmooth)` takes it off")
     vars(self)['name'] = f'label_smooth_{self.targ_idx}' if others else 'label_smooth'
 
 # %% ../nbs/10_callback.ipynb #5ed29441

@@ -36,6 +36,8 @@ class _Shares(Tensor):
         if cls is TensorBase: raise TypeError(_hard_only)
         return super().as_subclass(cls)
 
+    def __deepcopy__(self, memo): return self.clone().as_subclass(_Shares) # as a fitted Learner's metrics are copied
+
 class TensorVotes(TensorBase):
     "Shares of votes, classes on the last axis"
     def as_subclass(self, cls):
@@ -63,12 +65,15 @@ def _by_name(votes, vocab):
 def _numbers(votes, vocab):
     "The numbers that `votes` stand for, (N,), as float64"
     is_list = isinstance(votes, (list, tuple, L, np.ndarray)) and len(votes) > 0
-    if is_list and all(isinstance(o, str) for o in votes): votes = Counter(votes) # what each annotator said
+    if is_list and any(isinstance(o, str) for o in votes):
+        said = [o for o in votes if not pd.isna(o)] # of each annotator who answered
+        if all(isinstance(o, str) for o in said): votes = Counter(said)
     named = isinstance(votes, pd.Series) and not isinstance(votes.index, pd.RangeIndex) # an index from 0 names nothing
     if named or isinstance(votes, Mapping): values = _by_name(dict(votes), vocab)
     else: values = [] if isinstance(votes, str) or np.ndim(votes) == 0 else list(votes)
     if len(values) != len(vocab): raise ValueError(
-        f"votes={votes!r}: expected {len(vocab)} numbers, one for each of {list(vocab)}, or a dict by name")
+        f"votes={votes!r}: expected {len(vocab)} numbers, one for each of {list(vocab)}, a dict by name, "
+        "or a list of the names that were voted for")
     try: return np.array(values, dtype=np.float64)
     except (TypeError, ValueError): raise TypeError(
         f"votes={votes!r}: expected numbers of votes, or the names that were voted for") from None
@@ -132,7 +137,8 @@ class ReadVotes(ItemTransform, DisplayedTransform):
     def __init__(self,
         vocab # Names of the classes, in the order of the votes
     ):
-        if isinstance(vocab, str): raise TypeError(f"vocab={vocab!r}: expected a list of names")
+        if isinstance(vocab, (str, set, frozenset)): raise TypeError( # a set has another order in each process
+            f"vocab={vocab!r}: expected a list of names")
         self.vocab = CategoryMap(list(vocab), sort=False)
         self.c = len(self.vocab)
         if self.c < 2 or self.c != len(vocab):
@@ -219,7 +225,8 @@ def VotesBlock(
     """A block with votes as targets: float32 shares (B, N). The loss is `VotesLossFlat()`.
 
     `vocab`: names of the classes, at least 2, in the order of the votes.
-    `get_y` gives counts or shares in this order, a dict by name, or the names that annotators gave.
+    `get_y` gives counts or shares in this order, a dict by name, or the names that annotators gave (None or NaN for an
+    annotator who gave none).
 
         DataBlock((ImageBlock, VotesBlock(['cat', 'dog'])), get_y=votes)
         TextDataLoaders.from_df(df, text_col='text', label_col=names, y_block=VotesBlock(names))

@@ -10,7 +10,7 @@ from fastai.text.all import TextDataLoaders
 from fastai.vision.all import ImageDataLoaders, MultiCategoryBlock
 from fastai_labelsmooth.all import *
 from fastai_labelsmooth.wrong_labels.fix import class_indices
-from helpers import run_process
+from helpers import quiet, run_process
 
 classes = ['cat', 'dog', 'cow']
 
@@ -228,3 +228,24 @@ def test_items_without_a_label_are_of_no_class(capsys):
     dls = DataLoaders(*[DataLoader(items, bs=5) for _ in range(2)])
     with pytest.warns(UserWarning, match='no training item is left of 0'): without(dls, list(range(0, 30, 3)))
     assert 'most of 0: 10 of 10' in capsys.readouterr().out
+
+def test_a_list_of_most_items_is_a_ranking(tmp_path):
+    dls = images(tmp_path)
+    with pytest.warns(UserWarning, match=r'89% of the training items are left out.*`issues\[:n\]`'):
+        without(dls, range(16))
+
+def test_a_learner_is_no_dls(tmp_path):
+    learn = quiet(Learner(images(tmp_path), nn.Linear(1, 3), CrossEntropyLossFlat()))
+    issues = pd.DataFrame(dict(source=list(learn.dls.train_ds.items)[:1], label='cat', likely='cow', prob_wrong=.9))
+    for f in (without, relabel, show_issues):
+        with pytest.raises(TypeError, match='dls is a Learner: expected its DataLoaders, learn.dls'): f(learn, issues)
+
+def test_numbers_in_messages_are_plain(capsys):
+    "The vocab that fastai makes of a column of numbers holds numpy's"
+    df = pd.DataFrame(dict(x=np.arange(40.), y=np.arange(40)%2), np.arange(100, 140))
+    dls = TabularDataLoaders.from_df(df, cont_names=['x'], y_names='y', y_block=CategoryBlock(),
+                                     valid_idx=list(range(30, 40)))
+    some = pd.Index([100, 102], name='source')
+    left = without(dls, some)
+    assert '; most of 0: 2 of 15' in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r'source 100, 2 in all.*left out already.*such as 101$'): without(left, some)

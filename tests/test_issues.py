@@ -4,7 +4,8 @@ import numpy as np, pandas as pd, pytest, torch
 import torch.nn.functional as F
 from torch import nn, tensor
 from fastai.basics import *
-from fastai.data.all import DataBlock, IndexSplitter, TransformBlock
+from fastai.data.all import CategoryBlock, DataBlock, IndexSplitter, TransformBlock
+from fastai.tabular.all import TabularDataLoaders, tabular_learner
 from fastai_labelsmooth.all import *
 from fastai_labelsmooth.wrong_labels.issues import fold_of
 from helpers import digits_dls, digits_learner, items_dls, quiet
@@ -169,7 +170,22 @@ def test_noise_that_differs_by_class_is_warned_of():
     learn = given_learner(p, seen)
     assert any('by_class=True' in o for o in messages(lambda: learn.label_issues(preds=(p@T, seen))))
     even,_ = flipped(y, .1, 4)
+    learn = given_learner(p, even)
     assert not any('by_class' in o for o in messages(lambda: learn.label_issues(preds=(p, even))))
+
+def test_a_learner_that_was_trained_elsewhere_is_warned_of(tmp_path):
+    "Its weights have seen the labels; a new one's have not"
+    dls = noisy_digits()[0]
+    trained = digits_learner(dls=dls)
+    trained.path = tmp_path
+    assert not any('before any training' in o for o in messages(lambda: trained.oof_preds(1, folds=2)))
+    trained.fit_one_cycle(8, 1e-2)
+    trained.save('weights')
+    loaded = digits_learner(dls=dls, seed=1)
+    loaded.path = tmp_path
+    loaded.load('weights')
+    for f in (loaded.oof_preds, loaded.label_issues):
+        assert any('predicts the labels before any training' in o for o in messages(lambda: f(1, folds=2)))
 
 # Every task
 
@@ -306,8 +322,36 @@ def test_bad_predictions():
         (p[:5], '5 items: expected one row for each of the 512'),
         (p*2, 'sum to 1'),
         (p/float('nan'), 'NaN'),
-        ((p, y+5), 'have the value 1.: expected 0 to 9')):
+        ((p, y+5), r'are not the training labels \(512 of 512 differ\)'),
+        ((p, y[:5]), r'are not the training labels \(512 of 512 differ\)')):
         with pytest.raises(ValueError, match=message): learn.label_issues(preds=preds)
+    with pytest.raises(TypeError, match='preds is a DataFrame: expected a tensor or an array'):
+        learn.label_issues(preds=pd.DataFrame(p.numpy()))
+
+def test_predictions_of_other_items_are_refused():
+    "A list made of them would name right labels"
+    learn = digits_learner()
+    with pytest.raises(ValueError, match='preds are of 200 items: expected .* 512 training items.*IndexSplitter'):
+        learn.label_issues(preds=learn.get_preds(act=noop))
+    p,y = learn.get_preds(0) # in another order in each epoch
+    same = learn.get_preds(dl=learn.dls.train.new(shuffle=False))
+    order = torch.randperm(512)
+    n = (same[1] != same[1][order]).sum().item()
+    with pytest.raises(ValueError, match=rf'not the training labels \({n} of 512 differ\)'):
+        learn.label_issues(preds=(same[0], same[1][order]))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore') # it has learnt nothing
+        assert learn.label_issues(preds=same, thresh=0).index.sort_values().tolist() == list(range(512))
+
+def test_unknown_labels_that_the_loss_does_not_know_are_refused_before_training():
+    x,y,_ = linear_data(60)
+    y[0, 0] = math.nan
+    learn = learner_of(list(zip(x, y)), nn.Linear(8, 4), BCEWithLogitsLossFlat(), cbs=Trained())
+    with pytest.raises(ValueError, match=r'SoftBCEWithLogitsLossFlat\(ignore_index'): learn.label_issues(1, folds=2)
+    assert not Trained.count
+
+def test_an_unknown_argument_is_refused():
+    with pytest.raises(TypeError, match="label_issues.*'n_epochs'"): digits_learner().label_issues(n_epochs=10)
 
 def test_boxes_are_refused():
     "A detector has two targets, and no LabelSmooth says which one is meant"
@@ -340,6 +384,15 @@ def test_a_dataframe_with_doubles_in_its_index():
     with pytest.raises(ValueError, match="index label '0' more than once: expected a unique"): learn.label_issues(1)
 
 # Long trainings
+
+def test_a_dataframe_with_a_multiindex():
+    df = pd.DataFrame(dict(x=np.arange(40.), y=np.arange(40)%2), pd.MultiIndex.from_product([range(8), range(5)]))
+    dls = TabularDataLoaders.from_df(df, cont_names=['x'], y_names='y', y_block=CategoryBlock(), bs=8)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore') # it has learnt nothing
+        issues = quiet(tabular_learner(dls)).label_issues(1, folds=2, thresh=0)
+    assert (df.loc[issues.source].y.to_numpy() == issues.label).all() and (issues.index == issues.source).all()
+    assert len(without(dls, issues[:3]).train_ds) == 29
 
 def plain_learner(*cbs):
     items = with_targets(lambda i, y: y)

@@ -138,6 +138,12 @@ def test_eps_find_of_pairs():
 def test_eps_find_bad_input(kwargs, message):
     with pytest.raises(ValueError, match=message): digits_learner(LabelSmooth(mode='forward')).eps_find(**kwargs)
 
+def test_eps_find_of_smoothing_says_that_it_does_not_find_the_share():
+    learn = digits_learner(LabelSmooth(.1))
+    with pytest.warns(UserWarning, match="amount of smoothing, not the share.*mode='forward'"):
+        found = learn.eps_find(1, show_plot=False)
+    assert len(found.table) == 6 and found.interval is None
+
 def test_eps_find_needs_an_eps_and_validation_items():
     with pytest.raises(ValueError, match='brings its own amounts'):
         digits_learner(LabelSmooth(mode=Forward(np.eye(10)*.9+.01))).eps_find(1)
@@ -164,6 +170,7 @@ def test_one_training_finds_the_share(share, low, high):
     learn = counted(digits_learner(dls=dls))
     found = learn.eps_find(12, 1e-2)
     assert Counts.n == 1 and plt.gcf().axes
+    assert repr(found).startswith(f'EpsFind(eps={found.eps}, interval=[') and len(repr(found)) < 90
     assert low <= found.eps <= high and found.interval[0] <= found.eps+.001 and found.eps-.001 <= found.interval[1]
     assert learn.label_smooth.eps == found.eps == round(found.eps, 3) and learn.label_smooth.mode == 'forward'
     assert list(found.table.columns) == ['nll'] and found.table.nll.idxmin() == found.eps
@@ -356,6 +363,8 @@ def test_noise_matrix_of_a_learner():
     learn = digits_learner(LabelSmooth(mode=Forward(T)), dls=dls)
     learn.fit_one_cycle(3, 1e-2)
     with pytest.warns(UserWarning, match='fewer than 50 items are labelled'): learn.noise_matrix()
+    with pytest.warns(UserWarning, match='can hardly tell the classes apart'):
+        learn.noise_matrix(preds=(torch.randn(1000, 10).softmax(1), preds[1]), show_plot=False)
 
 def test_bad_predictions():
     learn = digits_learner(LabelSmooth(mode='forward'))

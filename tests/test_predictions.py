@@ -279,6 +279,6 @@ def test_a_torch_dataloader_that_shuffles_is_refused():
     param(partial(F.cross_entropy, label_smoothing=.1), id='function')])
 def test_topk_asks_for_fastais_loss_and_not_about_smoothing(loss):
     "As for any raw loss, the error asks for one with an activation; it does not speak of smoothing"
-    with pytest.raises(ValueError, match="take fastai's, such as CrossEntropyLossFlat") as e:
+    with pytest.raises(ValueError, match="use fastai's, such as CrossEntropyLossFlat") as e:
         digits_learner(loss_func=loss).topk(k=10)
     assert 'twice' not in str(e.value)

@@ -591,3 +591,18 @@ def test_of_other_metrics_the_caller_says_which_way_is_better():
             eps,table = learn.eps_find(2, 1e-2, eps=[0., .3, .6], by='worst', lower=lower, show_plot=False)
             assert table.worst[eps] == (table.worst.min() if lower else table.worst.max())
         Drawn.log = []
+
+# What a user did before
+
+@pytest.mark.parametrize('use', [
+    lambda learn: learn.lr_find(show_plot=False, num_it=5),
+    lambda learn: next(iter(learn.dls.train)),
+    lambda learn: learn.fit(1, cbs=Stops())], ids=['lr_find', 'a batch', 'ctrl-c'])
+def test_a_pass_that_was_interrupted_is_no_hindrance(use, tmp_path):
+    "fastai keeps the iterator of such a pass in the `DataLoader`"
+    learn = learner(path=tmp_path)
+    try: use(learn)
+    except KeyboardInterrupt: pass
+    left = learn.dls.train.it
+    assert len(learn.oof_preds(1, folds=2)[0]) == 120
+    assert learn.dls.train.it is left

@@ -117,7 +117,7 @@ def test_under_autocast_and_torch_func():
     assert not grad[~known].any()
 
 bad = [
-    (lambda: SoftBCEWithLogitsLossFlat(ignore_index=0), ValueError, r'ignore_index=0: expected.*outside of \[0, 1\]'),
+    (lambda: SoftBCEWithLogitsLossFlat(ignore_index=0), ValueError, r'ignore_index=0: expected.*outside \[0, 1\]'),
     (lambda: SoftBCEWithLogitsLossFlat(ignore_index=.5), ValueError, 'ignore_index=0.5'),
     (lambda: SoftBCEWithLogitsLossFlat(ignore_index=None), TypeError, 'ignore_index=None'),
     (lambda: SoftBCEWithLogitsLossFlat(ignore_index='255'), TypeError, "ignore_index='255'"),

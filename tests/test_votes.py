@@ -71,6 +71,12 @@ def test_shares_are_counts_over_their_sum(votes):
                Counter({k: v for k,v in zip(names, votes) if v})]
     for o in in_order+by_name: assert_close(torch.tensor(read(o).tolist()), want)
 
+def test_an_annotator_who_gave_no_answer_does_not_count():
+    df = pd.DataFrame(dict(ann=['low', None], bob=[np.nan, 'high'], cem=['high', 'high']))
+    read = ReadVotes(names)
+    assert [read(row.to_numpy()).tolist() for _,row in df.iterrows()] == [[.5, 0, .5], [0, 0, 1]]
+    assert read(['low', pd.NA]).tolist() == [1, 0, 0]
+
 @pytest.mark.parametrize('kind', [list, tuple, np.array, L], ids=lambda o: o.__name__)
 def test_the_names_that_annotators_gave(kind):
     assert ReadVotes(names)(kind(['high', 'low', 'high'])).tolist() == pytest.approx([1/3, 0, 2/3])
@@ -104,6 +110,7 @@ def test_votes_in_words():
     param('low', ValueError, "'low'", id='a name'),
     param(3, ValueError, '3', id='a number'),
     param(['low', 'low', 'hihg'], ValueError, "'hihg'", id='unknown names'),
+    param([None, None], ValueError, 'a list of the names', id='nobody answered'),
     param([1, 'low', 2], TypeError, 'numbers of votes, or the names', id='mixed'),
     param(None, ValueError, 'None', id='None')])
 @pytest.mark.parametrize('where', [7, 19], ids=['training', 'validation'])
@@ -132,6 +139,7 @@ def test_bad_votes_of_a_test_set():
     param(['a'], ValueError, id='one name'),
     param(['a', 'b', 'a'], ValueError, id='a name twice'),
     param('abc', TypeError, id='text'),
+    param({'a', 'b'}, TypeError, id='a set'),
     param([], ValueError, id='empty')])
 def test_bad_vocab(vocab, error):
     with pytest.raises(error, match='vocab='): VotesBlock(vocab)
@@ -303,6 +311,14 @@ def test_votes_come_back_after_a_metric_that_fails():
     learn = vector_learner(metrics=on_majority(Fails()))
     with pytest.raises(RuntimeError, match='as it should'): learn.validate()
     assert learn.y.dtype == torch.float32 and learn.y.shape == learn.pred.shape
+
+def test_a_learner_that_was_fitted_with_them_can_be_copied():
+    "As its twins in `oof_preds` are"
+    learn = vector_learner(metrics=[on_majority(accuracy), VotesKL(), EntropyCorrelation()])
+    learn.fit(1)
+    assert deepcopy(learn.metrics[1]).value == pytest.approx(learn.metrics[1].value)
+    with pytest.warns(UserWarning, match='trained already'): preds,votes = learn.oof_preds(1, folds=2)
+    assert preds.shape == votes.shape and votes.sum(1).allclose(torch.ones(len(votes)))
 
 def test_without_on_majority_it_is_an_error():
     pred,votes = random_votes()

@@ -77,7 +77,8 @@ def stream(
     "Run a learner over a `dl` and give the `Answers` of each batch to `update`; TypeError if it is no classifier"
     judge = classifier_loss(learn.loss_func)
     dl,idxs = in_fixed_order(learn.dls[ds_idx] if dl is None else dl)
-    if not len(dl): raise ValueError("dl is empty: expected at least one item")
+    if not len(dl): raise ValueError("dl is empty: expected at least one item. A Learner from `load_learner` has none "
+                                  "of its own: give it `dl=learn.dls.test_dl(items)`")
     cb = _EachBatch(update, judge, ifnone(act, own_activation(judge)), needs_targ)
     learn.get_preds(dl=dl, with_preds=False, with_targs=False, act=noop, reorder=False, cbs=cb)
     return Streamed(dl, idxs, cb.task, cb.n_targs)
@@ -118,7 +119,8 @@ def own_sources(
     as in `Datasets(range(n), ...)`"""
     if isinstance(dataset, Subset): return sources(dataset.dataset)[list(dataset.indices)]
     items = getattr(dataset, 'items', None)
-    if isinstance(items, (pd.DataFrame, pd.Series)): return items.index.rename(None)
+    if isinstance(items, (pd.DataFrame, pd.Series)): # a MultiIndex as tuples
+        return pd.Index(items.index.tolist(), items.index.dtype, tupleize_cols=False)
     if not is_listy(items) or not len(items): return None
     if all(isinstance(o, Path) for o in items): return pd.Index(list(items), dtype=object)
     if all(is_int(o) for o in items) and len(set(items)) == len(items): return pd.Index([int(o) for o in items])

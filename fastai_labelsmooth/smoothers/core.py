@@ -110,7 +110,7 @@ def check_positive(name, value):
 def by_name(name, x):
     "(values, names) of a Series or a DataFrame, columns in the order of the rows; names is None for anything else"
     is_numbered = isinstance(getattr(x, 'index', None), pd.RangeIndex) # numbers from 0 are no names
-    if isinstance(x, pd.Series): return x.to_numpy(),None if is_numbered else list(x.index)
+    if isinstance(x, pd.Series): return x.to_numpy(copy=True),None if is_numbered else list(x.index)
     if not isinstance(x, pd.DataFrame): return x,None
     if set(x.index) != set(x.columns): raise ValueError(
         f"{name} has the rows {list(x.index)} and the columns {list(x.columns)}: expected the same classes")

@@ -69,6 +69,10 @@ class EpsFind(NamedTuple):
     def interval(self): # (lo, hi), of a pair two of them; None after a training for each value
         return self.table.attrs.get('interval')
 
+    def __repr__(self):
+        interval = None if self.interval is None else np.round(self.interval, 3).tolist()
+        return f'EpsFind(eps={self.eps}, interval={interval}, table of {len(self.table)} rows)'
+
 # %% ../../nbs/wrong_labels/02_eps_find.ipynb #ie000017
 max_positions = 100_000 # A random sample of the positions of masks and sequences
 
@@ -241,7 +245,11 @@ def eps_find(self:Learner,
     if eps is None and by == 'nll' and isinstance(mode, Forward):
         res = _by_one(self, n_epoch, lr, seed, fit, task.sigmoid, show_plot)
     else:
-        if eps is None: eps = 0.,.05,.1,.2,.3,.4
+        if eps is None:
+            eps = 0.,.05,.1,.2,.3,.4
+            if by == 'nll': warnings.warn(
+                f"mode={mode!r}: the best eps of {len(eps)} trainings is an amount of smoothing, not the share of "
+                "wrong labels. A Learner without LabelSmooth, or with mode='forward', finds that share in one training")
         res = _by_each(self, n_epoch, lr, seed, fit, eps, by, lower, mode, task, show_plot)
     if self._grab_cbs(LabelSmooth): self.label_smooth.eps = res.eps
     else: self.add_cb(LabelSmooth(res.eps, mode='forward'))

@@ -48,11 +48,16 @@ def _by_source(values, src):
                                "index, as `df.reset_index(drop=True)` makes it, or positions")
     return res
 
+def check_dls(dls):
+    "Raise TypeError for a Learner"
+    if isinstance(dls, Learner): raise TypeError("dls is a Learner: expected its DataLoaders, learn.dls")
+
 def train_positions(
     dls:DataLoaders, # Of a Learner
     items # Issues, sources, positions, or a boolean mask
 ) -> list: # For each of `items` its positions in the training set: none if it is a validation item
     "Where items are in the training set; ValueError for an item that is in no set"
+    check_dls(dls)
     n = len(items_of(dls.train))
     src = sources(dls.train_ds)[:n]
     values,are_sources = _values(items)
@@ -70,8 +75,9 @@ def train_positions(
     others = [own_sources(dl.dataset) for dl in dls.loaders[1:] if hasattr(dl, 'dataset')]
     known = {str(o) for some in others if some is not None for o in some}
     foreign = [o for o,at in zip(values, res) if not at and str(o) not in known]
-    if foreign: raise ValueError(f"items has the source {foreign[0]!r}, {len(foreign)} in all, which is not among the "
-                                 f"training or validation items: expected sources such as {src[0]!r}")
+    if foreign: raise ValueError(
+        f"items has the source {foreign[0]!r}, {len(foreign)} in all, which is not among the training or validation "
+        f"items (is it left out already?): expected sources such as {src[:1].tolist()[0]!r}")
     return res
 
 # %% ../../nbs/wrong_labels/04_fix.ipynb #a78d9837
@@ -135,6 +141,9 @@ def without(
     at = train_positions(dls, items)
     gone = np.zeros(len(items_of(dls.train)), bool)
     gone[[i for some in at for i in some]] = True
+    if gone.mean() > .5: warnings.warn(
+        f"{gone.mean():.0%} of the training items are left out: a list of this length is a ranking, so take its first "
+        "rows, `issues[:n]`")
     res = copy(dls)
     res.loaders = [keep_items(dls.train, np.flatnonzero(~gone)), *dls.loaders[1:]]
     labels = class_indices(dls.train_ds)
@@ -201,7 +210,9 @@ def _fixed(targs, i, rows, names):
                                                        "expected one class. A mask has to be drawn again")
         return _like(old, class_code(rows.fix.iloc[-1], names))
     res = deepcopy(old)
-    for name,value in zip(rows.name, rows.fix): res.reshape(-1)[class_code(name, names)] = float(value)
+    for name,value in zip(rows.name, rows.fix):
+        if str(value) not in ('0', '1', '0.0', '1.0'): raise ValueError(f"fix={value!r} for {name!r}: expected 0 or 1")
+        res.reshape(-1)[class_code(name, names)] = float(value)
     return res
 
 def with_fix(issues):
@@ -215,7 +226,7 @@ def with_fix(issues):
     return issues.assign(fix=issues.likely)
 
 def _relabelled(dl, at, fixes, names):
-    "(a `DataLoader` with corrected labels, how many items); `at`: the positions of each of `fixes`"
+    "(a `DataLoader` with corrected labels, how many labels); `at`: the positions of each of `fixes`"
     rows = defaultdict(list)
     for k,some in enumerate(at):
         for i in some: rows[i].append(k)
@@ -224,7 +235,7 @@ def _relabelled(dl, at, fixes, names):
     res = copied_dl(dl)
     with no_random(): new = {i: _fixed(targs, i, fixes.iloc[k], names) for i,k in rows.items()}
     res.dataset = with_targets(dl.dataset, new)
-    return res,len(rows)
+    return res,sum(map(len, rows.values())) if 'name' in fixes else len(rows)
 
 # %% ../../nbs/wrong_labels/04_fix.ipynb #47ab66d0
 def relabel(

@@ -21,7 +21,7 @@ from ..interpret.metrics import targ_idx_of
 from ..interpret.predictions import class_names, sources
 from .refit import (check_epochs, items_of, labels_of, refits,
                                                     some_preds, train_preds)
-from .noise import few_items, fit_noise, given_preds, max_items, named_wrong, parts, rows_of
+from .noise import few_items, fit_noise, given_preds, max_items, named_wrong, parts, rows_of, warn_weak
 
 # %% ../../nbs/wrong_labels/03_issues.ipynb #in000014
 def check_folds(folds, n, groups=None):
@@ -52,11 +52,29 @@ def fold_of(targ, folds, seed, groups=None):
     return fold
 
 # %% ../../nbs/wrong_labels/03_issues.ipynb #in000016
-def warn_trained(learn):
-    "Warn if a learner may have seen the labels already"
-    if any(vars(cb).get('values') for cb in learn._grab_cbs(Recorder)): warnings.warn(
-        "this learner has been trained already, and each fold starts from its weights. They have seen these labels, "
-        "so the result would be biased. Expected a learner that has not been trained on them")
+def _knows(task, preds, targs):
+    "Whether predictions fit the labels clearly better than the shares of the classes would"
+    try: p,y,sigmoid = rows_of(task, preds, targs)
+    except (TypeError, ValueError): return False # they are not labels
+    p,y = p.flatten(0, 1),y.flatten(0, 1)
+    p,y = (torch.stack([1-p, p], -1).flatten(0, 1),y.nan_to_num(-1).long().flatten()) if sigmoid else (p, y)
+    p,y = p[y >= 0],y[y >= 0]
+    if not len(y): return False
+    shares = y.bincount()/len(y)
+    often,entropy = shares.max(),torch.special.entr(shares).sum()
+    scatter = 3*(often*(1-often)/len(preds))**.5
+    # few classes: a linear model guesses so well by chance in up to 8% of the cases, a network in none of 900
+    return (p.argmax(1) == y).double().mean() > often+scatter and F.nll_loss(p.log(), y) < .8*entropy
+
+def warn_seen(learn, preds, targs):
+    "Warn if a learner may have seen the labels already; `preds` are its own for the first items, None if not known"
+    is_trained = any(vars(cb).get('values') for cb in learn._grab_cbs(Recorder))
+    if is_trained: why = "has been trained already"
+    elif preds is not None and _knows(task_of(soft_loss(learn.loss_func), preds), preds, targs):
+        why = "predicts the labels before any training, as if it had been trained elsewhere and loaded"
+    else: return
+    warnings.warn(f"this learner {why}, and each fold starts from its weights. They have seen these labels, so the "
+                  "result would be biased. Expected a learner that has not been trained on them")
 
 def _digest(a): return hashlib.md5(np.ascontiguousarray(a).tobytes()).hexdigest()
 
@@ -143,7 +161,6 @@ def oof(learn, targs, n_epoch=5, lr=None, folds=5, seed=0, fit=None, groups=None
     n_params = sum(p.numel() for p in learn.model.parameters())
     store = OofStore(path, dict(items=len(fold), labels=_digest(targs.numpy()), folds=_digest(fold), params=n_params,
                                 n_epoch=n_epoch, lr=repr(lr), own_fit=fit is not None))
-    warn_trained(learn)
     with refits(learn, len(np.unique(fold))-len(store.done), n_epoch, lr, seed, fit) as refit:
         return out_of_fold(learn, refit, fold, store, change)
 
@@ -172,8 +189,8 @@ def oof_preds(self:Learner,
     """
     items = items_of(self.dls.train)
     check_folds(folds, len(items), groups)
-    targs = labels_of(self, items)
-    some_preds(self, items)
+    targs,some = labels_of(self, items),some_preds(self, items)
+    warn_seen(self, some, targs[:self.dls.train.bs])
     return oof(self, targs, n_epoch, lr, folds, seed, fit, groups, path),targs
 
 # %% ../../nbs/wrong_labels/03_issues.ipynb #in000026
@@ -190,13 +207,7 @@ def _warn_fit(noise, probs, labels, names, by_class):
     "Warn where the list is not to be trusted"
     counts = labels >= 0
     probs,labels = probs[counts],labels[counts]
-    sure = np.concatenate([noise.clean(probs[s]).max(1) for s in parts(probs)]).mean()
-    if sure < .6: warnings.warn(
-        f"the models can hardly tell the classes apart (their mean top probability is {sure:.2f}): expected a longer "
-        "training, or classes that overlap less")
-    lo,hi = noise.interval
-    if hi-lo > .2: warnings.warn(
-        f"between {lo:.0%} and {hi:.0%} of the labels are wrong: too few labels, or too weak models, to say more")
+    warn_weak(noise, probs)
     size = np.bincount(labels, minlength=len(names))
     few = np.flatnonzero((size > 0) & (size < min(few_items, size.mean()/2)))
     if len(few): warnings.warn(
@@ -205,8 +216,8 @@ def _warn_fit(noise, probs, labels, names, by_class):
     if by_class: return
     share = fit_noise(probs, labels, by_class=True).share
     if share-noise.share > .1: warnings.warn(
-        f"evenly wrong labels explain {noise.share:.0%}, wrong labels that differ by class {share:.0%}: look at both "
-        "lists, this one and that of `by_class=True`")
+        f"{noise.share:.0%} of the labels are wrong if they are wrong evenly, as this list assumes, and {share:.0%} if "
+        "by class: where some classes may be confused with each other, look at the list of `by_class=True` too")
 
 def _likely(noise, probs, labels):
     "The most probable other class, if the label is wrong"
@@ -304,14 +315,15 @@ def _fingerprints(masks):
     y = masks.flatten(1).double()
     return y @ torch.linspace(1, 2, y.shape[1], dtype=torch.double)
 
-def _oof_hard(learn, n_epoch, lr, tmp, path=None, **kwargs):
+def _oof_hard(learn, n_epoch, lr, tmp, path, folds, groups, **kwargs):
     "Out-of-fold predictions of models without a LabelSmooth, and the targets (None for masks, which are large)"
     items = items_of(learn.dls.train)
-    check_folds(kwargs.get('folds', 5), len(items), kwargs.get('groups'))
+    check_folds(folds, len(items), groups)
     targs,some = labels_of(learn, items[:learn.dls.train.bs]),some_preds(learn, items)
     task = task_of(soft_loss(learn.loss_func), some)
     if some is None: is_mask = targs[0].numel() > 1 and not task.sigmoid
     else: is_mask = rows_of(task, some, targs)[0].shape[1] > 1
+    warn_seen(learn, some, targs)
     if is_mask:
         chunks = np.array_split(items, -(-len(items)//learn.dls.train.bs)) if path else []
         targs = torch.cat([_fingerprints(labels_of(learn, o)) for o in chunks]) if path else torch.zeros(len(items))
@@ -319,7 +331,7 @@ def _oof_hard(learn, n_epoch, lr, tmp, path=None, **kwargs):
     else:
         res = targs = labels_of(learn, items)
         if some is not None: _check_rows(learn, task, some[np.arange(len(items)) % len(some)], targs)
-    return oof(learn, targs, n_epoch, lr, path=path, change=_as_hard, **kwargs),res
+    return oof(learn, targs, n_epoch, lr, folds, path=path, groups=groups, change=_as_hard, **kwargs),res
 
 def _issues(learn, preds, targs, src, thresh, by_class):
     preds = torch.as_tensor(preds)
@@ -339,20 +351,23 @@ def _issues(learn, preds, targs, src, thresh, by_class):
 
 # %% ../../nbs/wrong_labels/03_issues.ipynb #1a45ed66
 @patch
-@delegates(Learner.oof_preds)
 def label_issues(self:Learner,
     n_epoch:int=5, # Epochs of each training, one-cycle
     lr=None, # Maximal learning rate; the learner's if None
     preds=None, # Predictions to use instead of training: out of fold, from `oof_preds` or of any model
     thresh:float=None, # Name labels with a higher probability of being wrong; 0: all, ranked. None: see below
     by_class:bool=None, # Whether classes are confused in ways of their own. None: for masks and several labels
-    **kwargs
+    folds:int=5, # How many models; this and what follows as in `oof_preds`
+    seed:int=0, # Of folds, batches and dropout
+    fit=None, # Function that trains a learner instead, such as `lambda learn: learn.fine_tune(3)`
+    groups=None, # A value for each training item: items of one value (a patient, near duplicates) share a fold
+    path=None # Folder to keep predictions in; the same call in another process goes on from them
 ) -> pd.DataFrame: # Most doubtful first, indexed by `source`: `label`, `likely`, `prob_wrong`; `attrs` has the share
     """Training items with a label that is probably wrong, the most doubtful first.
 
     `n_epoch`: epochs of each of the five trainings, one-cycle. `lr`: maximal learning rate.
     `preds`: predictions to use instead of training: from `oof_preds`, or probabilities (items, N) of any model that has
-    not seen the items. Other arguments (`folds`, `fit`, `groups`, `path`, `seed`): see `oof_preds`.
+    not seen the items. `folds`, `fit`, `groups`, `path`, `seed`: of these trainings, as in `oof_preds`.
     `thresh`: name labels with a higher probability of being wrong; 0: all, ranked. None: those that are more likely
     wrong than right (several labels an item: as many as are expected to be wrong; masks: items with such positions).
     `by_class`: classes are confused in ways of their own; None: assumed for masks and several labels only.
@@ -369,6 +384,6 @@ def label_issues(self:Learner,
     src = sources(self.dls.train_ds)[:n]
     _refuse_doubles(src)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as tmp:
-        if preds is None: preds,targs = _oof_hard(self, n_epoch, lr, tmp, **kwargs)
-        else: preds,targs = given_preds(self, preds)
+        if preds is None: preds,targs = _oof_hard(self, n_epoch, lr, tmp, path, folds, groups, seed=seed, fit=fit)
+        else: preds,targs = given_preds(self, preds, of_train=True)
         return _issues(self, preds, targs, src, thresh, by_class)

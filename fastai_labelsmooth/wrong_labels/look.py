@@ -16,7 +16,7 @@ from fastai.vision.data import get_grid
 from ..eps import is_int
 from ..interpret.predictions import own_sources, vocabs
 from ..interpret.show import draw_input
-from .fix import class_code, class_indices, targets_of, train_positions, with_fix
+from .fix import check_dls, class_code, class_indices, targets_of, train_positions, with_fix
 from .refit import subset, unaugmented
 
 # %% ../../nbs/wrong_labels/05_look.ipynb #lk000008
@@ -95,6 +95,7 @@ def show_issues(
         show_issues(learn.dls, issues)
         show_issues(learn.dls, issues[9:])
     """
+    check_dls(dls)
     some = _first(issues, k, 'k')
     if not len(some): return print('no issues to show')
     items = _places(dls, some)

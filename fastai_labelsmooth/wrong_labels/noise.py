@@ -17,8 +17,12 @@ from ..interpret.predictions import class_names
 from ..interpret.plots import heat_map
 from .refit import activation_of, items_of, labels_of
 from ..pairing import soft_loss, task_of
+from ..targets import binary_labels
 
 # %% ../../nbs/wrong_labels/01_noise.ipynb #ns000006
+_votes_are_no_labels = ("Votes are not labels that may be wrong: people who disagree tell how sure to be. To look for "
+                        "wrong majorities, train a Learner on the most voted class")
+
 def _as_arrays(
     probs, # Probabilities (items, N), of models that have not seen the item
     labels, # Class indices (items,); sigmoid: zeros and ones (items, N), NaN where unknown
@@ -42,7 +46,7 @@ def _as_arrays(
             f"probs are of {n} class: expected at least 2 (`sigmoid=True` scores each label by itself)")
         if labels.shape != probs.shape[:1] or not np.issubdtype(labels.dtype, np.integer): raise ValueError(
             f"labels have shape {labels.shape} and dtype {labels.dtype}: expected one class index for each of the "
-            f"{len(probs)} items. Votes are not labels that may be wrong: people who disagree tell how sure to be")
+            f"{len(probs)} items, as integers" + f". {_votes_are_no_labels}"*(labels.ndim > 1))
         counts = labels != ignore_index
         odd = labels[counts & ~((0 <= labels) & (labels < n))]
         if len(odd): raise ValueError(
@@ -426,8 +430,8 @@ def rows_of(
     expected = p.shape if task.sigmoid else p.select(task.axis, 0).shape
     if y.numel() != expected.numel() or len(y) != len(p): raise ValueError(
         f"predictions have shape {tuple(p.shape)} and targets {tuple(y.shape)}: expected one "
-        f"{'label for each probability' if task.sigmoid else 'class index for each distribution'}. Votes are not "
-        "labels that may be wrong: people who disagree tell how sure to be")
+        f"{'label for each probability' if task.sigmoid else 'class index for each distribution'}. "
+        f"{_votes_are_no_labels}")
     axis,n = 1 if p.ndim == 1 else task.axis,len(p)
     p = p.reshape(n, *p.shape[1:] or (1,)).movedim(axis, -1)
     if not task.sigmoid:
@@ -436,7 +440,7 @@ def rows_of(
         y = y.long().reshape(n, -1)
         return p.reshape(n, -1, task.n),y.masked_fill(y == task.ignore_index, -100),False
     y = y.reshape(expected[:1] + (expected[1:] or (1,))).double().movedim(axis, -1).reshape(n, -1, task.n)
-    if task.ignore_index is not None: y = y.masked_fill(y == task.ignore_index, math.nan)
+    y = binary_labels(y, task.ignore_index)
     odd = y[(y != 0) & (y != 1) & ~y.isnan()]
     if len(odd): raise ValueError(f"targets have the value {odd[0].item():g}: expected 0 and 1, or NaN where unknown. "
                                   "Shares of votes are not labels that may be wrong")
@@ -444,14 +448,29 @@ def rows_of(
     if task.n > 1: return p,y,True
     return torch.cat([1-p, p], -1),y[..., 0].nan_to_num(nan=-100).long(),False
 
-def given_preds(learn, preds):
-    "Out-of-fold predictions and their targets; those of the training set if only predictions are given"
-    if isinstance(preds, tuple): return preds
+def given_preds(learn, preds, of_train=False):
+    """Predictions and their targets: the training set's if only predictions are given. `of_train`: raise ValueError for
+    predictions of other items, or in another order"""
+    preds,targs = preds if isinstance(preds, tuple) else (preds, None)
+    if isinstance(preds, pd.DataFrame): raise TypeError(
+        "preds is a DataFrame: expected a tensor or an array (items, N), columns in the order of the Learner's classes")
+    if targs is not None and not of_train: return preds,targs
     items = items_of(learn.dls.train)
     if len(preds) != len(items): raise ValueError(
-        f"preds are of {len(preds)} items: expected one row for each of the {len(items)} training items, "
-        "as from `oof_preds`")
-    return preds,labels_of(learn, items)
+        f"preds are of {len(preds)} items: expected one row for each of the {len(items)} training items, as from "
+        "`oof_preds`. To judge all items, use DataLoaders that train on all (`splitter=IndexSplitter([])`)")
+    own = labels_of(learn, items)
+    n_other = 0 if targs is None else _count_other(torch.as_tensor(targs), own)
+    if n_other: raise ValueError(
+        f"the targets of preds are not the training labels ({n_other} of {len(items)} differ): expected predictions of "
+        "the training items, in the order of `dls.train_ds`")
+    return preds,own
+
+def _count_other(a, b):
+    "In how many items two tensors of targets differ"
+    if a.numel() != b.numel(): return len(b)
+    a,b = (o.as_subclass(Tensor).reshape(len(b), -1) for o in (a, b))
+    return ((a != b) & ~(a.isnan() & b.isnan())).any(1).sum().item()
 
 # %% ../../nbs/wrong_labels/01_noise.ipynb #ns000027
 def noise_of(
@@ -462,11 +481,22 @@ def noise_of(
 ) -> pd.DataFrame: # Rows the clean class, columns the label; sigmoid: `miss`, `false_pos`. `attrs` has the share
     "`fit_noise(by_class=True).T` with names"
     noise = fit_noise(probs, labels, by_class=True, sigmoid=sigmoid)
+    if not sigmoid: warn_weak(noise, np.asarray(probs)[np.asarray(labels) >= 0])
     names = range(noise.n_classes) if names is None else names
     columns = ['miss', 'false_pos'] if sigmoid else pd.Index(names, name='label')
     res = pd.DataFrame(noise.T, pd.Index(names, name='label' if sigmoid else 'clean'), columns)
     res.attrs = dict(share=noise.share, n=noise.n, interval=noise.interval)
     return res
+
+def warn_weak(noise, probs):
+    "Warn where a fit is not to be trusted; `probs` are of labels that count"
+    sure = np.concatenate([noise.clean(probs[s]).max(1) for s in parts(probs)]).mean()
+    if sure < .6: warnings.warn(
+        f"the models can hardly tell the classes apart (their mean top probability is {sure:.2f} after calibration): "
+        "expected a longer training or a larger lr, classes that overlap less, or `preds` in the order of the items")
+    lo,hi = noise.interval
+    if hi-lo > .2: warnings.warn(
+        f"between {lo:.0%} and {hi:.0%} of the labels are wrong: too few labels, or too weak models, to say more")
 
 def _warn_matrix(T, labels):
     "Warn where a noise matrix is not to be trusted"

@@ -95,6 +95,7 @@ def copied_dl(dl, memo=None):
     if not isinstance(dl, (DataLoader, TorchDataLoader)): return dl
     memo = {} if memo is None else memo
     memo[id(dl.dataset)] = dl.dataset
+    if 'it' in vars(dl): memo[id(dl.it)] = None # a pass that was interrupted, as `lr_find` interrupts its last
     res = copied(f'the {type(dl).__name__}', dl, memo)
     if isinstance(dl, DataLoader): res.rng = random.Random(random.randint(0, 2**32-1)) # as a new one
     return res
