@@ -47,7 +47,8 @@ class SoftTarget(Tensor):
     def __init__(self, *args, **kwargs): super().__init__() # `__new__` sets everything
 
     def __repr__(self, **kwargs):
-        return (f"SoftTarget(shape={tuple(self.shape)}, on={self.on}, off={self.off}, axis={self.axis}, "
+        on,off = (o if isinstance(o, Tensor) else f'{o:.4g}' for o in (self.on, self.off))
+        return (f"SoftTarget(shape={tuple(self.shape)}, on={on}, off={off}, axis={self.axis}, "
                 f"dtype={self.dtype}, device={self.device})")
 
 # %% ../nbs/01_targets.ipynb #63bcb5b7
