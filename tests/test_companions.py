@@ -304,8 +304,8 @@ def test_added_twice_it_is_refused():
     learn = digits_learner(LabelSmooth())
     first = learn.label_smooth
     before = weights(learn).clone()
-    with pytest.raises(ValueError, match='twice'): learn.fit(1, cbs=LabelSmooth(.2))
-    with pytest.raises(ValueError, match='twice'): learn.add_cb(LabelSmooth(.2))
+    with pytest.raises(ValueError, match='already'): learn.fit(1, cbs=LabelSmooth(.2))
+    with pytest.raises(ValueError, match='already'): learn.add_cb(LabelSmooth(.2))
     with pytest.raises(ValueError, match='twice'): learn.fit(1, cbs=first)
     assert torch.equal(weights(learn), before) and learn.label_smooth is first
     learn.fit(1)

@@ -218,7 +218,7 @@ def test_several_labels():
     j = issues.name.map('abcd'.index).to_numpy(dtype=int)
     assert missing.numpy()[issues.item, j].mean() > .9
     assert (issues.label == labels.numpy()[issues.item, j]).all()
-    assert len(learn.label_issues(10, 1e-2, thresh=0, folds=2)) == labels.numel()
+    assert len(learn.label_issues(1, 1e-2, thresh=0, folds=2)) == labels.numel()
 
 def shapes(n=90):
     "Noisy pictures of two squares, and their masks"
@@ -247,7 +247,7 @@ def test_masks():
     assert issues.in_doubt.gt(0).all() and (issues.share == issues.in_doubt/(23*24)).all()
     assert {issues.label.iloc[0], issues.likely.iloc[0]} <= {'ground', 'a', 'b'}
     assert abs(issues.attrs['share']-(labels != y)[labels != 255].float().mean().item()) < .02
-    assert len(learn.label_issues(5, 1e-2, thresh=0, folds=2)) == 90
+    assert len(learn.label_issues(1, 1e-2, thresh=0, folds=2)) == 90
 
 def test_kept_predictions_are_of_these_masks(tmp_path):
     x,y = shapes(40)
@@ -488,9 +488,10 @@ def test_unknown_labels_do_not_count_in_the_noise(unknown):
     learn = quiet(Learner(items_dls(items[:600], items[600:], 64, shuffle=True), model, loss))
     eps = learn.eps_find(10, 1e-2, show_plot=False)
     assert .2 < eps.eps[0] < .4 and eps.eps[1] < .03 and eps.table.attrs['n'] == (~is_unknown[600:]).sum()
-    T = learn.noise_matrix(preds=learn.oof_preds(10, 1e-2), show_plot=False)
+    oof = learn.oof_preds(10, 1e-2)
+    T = learn.noise_matrix(preds=oof, show_plot=False)
     assert list(T) == ['miss', 'false_pos'] and T.attrs['n'] == (~is_unknown[:600]).sum()
-    assert learn.label_issues(10, 1e-2).attrs['n'] == (~is_unknown[:600]).sum()
+    assert learn.label_issues(preds=oof).attrs['n'] == (~is_unknown[:600]).sum()
 
 def test_the_noise_matrix_of_one_logit_has_two_classes():
     x,y,g = linear_data(800, 1)

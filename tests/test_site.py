@@ -115,7 +115,7 @@ def test_links_out_of_the_notebooks_lead_to_the_benchmarks_too(pages):
 
 def test_llms_txt_says_what_each_page_is_about(site, built):
     text = (site/'llms.txt').read_text(encoding='utf-8')
-    assert text.startswith('# fastai_labelsmooth\n\n> Label smoothing for fastai')
+    assert text.startswith('# fastai_labelsmooth\n\n> For fastai: find wrong labels')
     assert 'One callback serves each of them' in text
     for o in notebooks(built/'nbs'): assert f"({html_of(o).replace('.html', '.md')}): " in text, o
 
