@@ -1,5 +1,5 @@
 "`fit_noise`: a noise model of labels, on plain arrays"
-import time, tracemalloc, warnings
+import tracemalloc, warnings
 import numpy as np, pytest, torch
 from pytest import param
 from fastai.basics import BCEWithLogitsLossFlat, DataLoader, DataLoaders, Learner
@@ -320,12 +320,11 @@ def test_a_thousand_classes_need_no_more_memory_than_the_predictions():
     wrong = rng.random(n_items) < .2
     probs,labels = softmax(z),np.where(wrong, rng.integers(0, n, n_items), labels)
     tracemalloc.start()
-    start = time.perf_counter()
     noise = fit_noise(probs, labels)
     named = noise.prob_wrong(probs, labels) > .5
-    seconds,(_,peak) = time.perf_counter()-start,tracemalloc.get_traced_memory()
+    _,peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 8*probs.nbytes and seconds < 120
+    assert peak < 8*probs.nbytes
     assert abs(noise.share-.2) < .03 and (named == wrong).mean() > .95
 
 def test_of_many_items_a_sample_is_fitted(monkeypatch):
