@@ -201,6 +201,7 @@ def plain(targ):
     "`targ` as a plain tensor; TypeError if it is not a tensor of real numbers"
     if not isinstance(targ, Tensor) or targ.is_complex():
         raise TypeError(f"targ={targ!r}: expected a tensor of class indices or of probabilities")
+    if isinstance(targ, SoftTarget): return targ.dense() # torch 2.4 fails to change its class
     return targ if type(targ) is Tensor else Tensor.as_subclass(targ, Tensor) # a class may refuse its own method
 
 def class_index(targ, inp, axis):

@@ -64,6 +64,8 @@ def _by_name(votes, vocab):
 
 def _numbers(votes, vocab):
     "The numbers that `votes` stand for, (N,), as float64"
+    if isinstance(votes, (pd.Series, pd.api.extensions.ExtensionArray)) and any(isinstance(o, str) for o in votes):
+        votes = list(votes) # names, as of the columns of annotators
     is_list = isinstance(votes, (list, tuple, L, np.ndarray)) and len(votes) > 0
     if is_list and any(isinstance(o, str) for o in votes):
         said = [o for o in votes if not pd.isna(o)] # of each annotator who answered

@@ -185,7 +185,7 @@ def test_a_learner_that_was_trained_elsewhere_is_warned_of(tmp_path):
     loaded.path = tmp_path
     loaded.load('weights')
     for f in (loaded.oof_preds, loaded.label_issues):
-        assert any('predicts the labels before any training' in o for o in messages(lambda: f(1, folds=2)))
+        assert any('predicts labels before any training' in o for o in messages(lambda: f(1, folds=2)))
 
 # Every task
 

@@ -9,6 +9,7 @@ __all__ = []
 import warnings
 import matplotlib.pyplot as plt
 import pandas as pd
+from numbers import Real
 from typing import NamedTuple
 from fastai.basics import *
 from fastai.metrics import Perplexity, accuracy_multi, top_k_accuracy
@@ -239,6 +240,7 @@ def eps_find(self:Learner,
         learn.eps_find(10)
         learn.eps_find(10, eps=[0., .1, .2], by='accuracy')
     """
+    if isinstance(eps, Real): raise TypeError(f"eps={eps!r}: expected a list of values to train for, [{eps!r}]")
     lower = _direction(self, by, lower)
     check_epochs(n_epoch, fit)
     mode,task = _task(self)

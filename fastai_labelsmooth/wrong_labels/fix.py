@@ -114,6 +114,13 @@ def _names(dls, n):
     vocab = vocabs(dls, 1)[0]
     return vocab if vocab is not None and len(vocab) >= n else list(range(n))
 
+def names_of(dls):
+    "The classes of the labels; None if items have no single class"
+    vocab = vocabs(dls, 1)[0]
+    if vocab is not None: return vocab
+    labels = class_indices(dls.train_ds)
+    return None if labels is None else list(range(labels.max()+1))
+
 def _say_left(dls, labels, gone):
     "Print how many items are left, and which class lost most; warn if a class has none left"
     print(f"{gone.sum():,} of {len(gone):,} training items left out, {(~gone).sum():,} remain", end='')
@@ -133,7 +140,8 @@ def without(
 ) -> DataLoaders: # The same, its training set without these items
     """Leave items out of the training set. Validation items among them stay.
 
-    `dls`: of a Learner. `items`: issues, sources (paths, row labels), positions in `dls.train_ds`, or a boolean mask.
+    `dls`: of a Learner. `items`: issues, sources (paths, row labels; numbers as a Series called 'source'), positions in
+    `dls.train_ds` (a Series called 'item', if rows have numbers too), or a boolean mask.
 
         learn.dls = without(learn.dls, issues)
         learn.dls = without(learn.dls, issues[issues.prob_wrong > .9])
@@ -191,12 +199,10 @@ def with_targets(
 # %% ../../nbs/wrong_labels/04_fix.ipynb #399f2a50
 def class_code(name, names):
     "The index of a class; a saved list may have it as a string"
-    as_str = str(int(name)) if isinstance(name, float) and name.is_integer() else str(name)
-    if names is None and as_str.isdecimal(): return int(as_str)
-    names = list(map(str, ifnone(names, [])))
-    if as_str not in names: raise ValueError(
-        f"{name!r} is no class: expected one of {names if names else 'the class indices from 0'}")
-    return names.index(as_str)
+    known = list(map(str, names))
+    for as_str in (str(name), str(int(name)) if isinstance(name, float) and name.is_integer() else ''):
+        if as_str in known: return known.index(as_str)
+    raise ValueError(f"{str(name)!r} is no class: expected one of {known}")
 
 def _like(targ, value):
     "A class index as a target of the same type"
@@ -212,7 +218,7 @@ def _fixed(targs, i, rows, names):
     res = deepcopy(old)
     for name,value in zip(rows.name, rows.fix):
         if str(value) not in ('0', '1', '0.0', '1.0'): raise ValueError(f"fix={value!r} for {name!r}: expected 0 or 1")
-        res.reshape(-1)[class_code(name, names)] = float(value)
+        res.reshape(-1)[class_code(name, ifnone(names, range(res.numel())))] = float(value)
     return res
 
 def with_fix(issues):
@@ -225,6 +231,10 @@ def with_fix(issues):
         f"issues has the columns {list(issues)}: expected `fix` or `likely`, the class that is right")
     return issues.assign(fix=issues.likely)
 
+def _count_changed(old, new):
+    old,new = (np.asarray(o, dtype=float) for o in (old, new))
+    return int(((old != new) & ~(np.isnan(old) & np.isnan(new))).sum())
+
 def _relabelled(dl, at, fixes, names):
     "(a `DataLoader` with corrected labels, how many labels); `at`: the positions of each of `fixes`"
     rows = defaultdict(list)
@@ -235,7 +245,7 @@ def _relabelled(dl, at, fixes, names):
     res = copied_dl(dl)
     with no_random(): new = {i: _fixed(targs, i, fixes.iloc[k], names) for i,k in rows.items()}
     res.dataset = with_targets(dl.dataset, new)
-    return res,sum(map(len, rows.values())) if 'name' in fixes else len(rows)
+    return res,sum(_count_changed(targs[i], o) for i,o in new.items())
 
 # %% ../../nbs/wrong_labels/04_fix.ipynb #47ab66d0
 def relabel(
@@ -250,10 +260,14 @@ def relabel(
         learn.dls = relabel(learn.dls, issues)
         learn.dls = relabel(learn.dls, pd.read_csv('checked.csv'))
     """
+    no_class = 'fix' not in issues and 'likely' in issues and 'in_doubt' not in issues and issues.likely.isna().any()
+    if no_class: raise ValueError(
+        "issues has no `likely` in some rows: expected a class in each. If it was read from a file, a class called "
+        "'None' or 'NA' needs `pd.read_csv(..., keep_default_na=False)`")
     issues = with_fix(issues)
     fixes = issues[issues.fix.notna()]
     at = train_positions(dls, fixes)
-    names = vocabs(dls, 1)[0]
+    names = names_of(dls) if 'name' not in issues else vocabs(dls, 1)[0]
     res = copy(dls)
     res.loaders = list(dls.loaders)
     res.loaders[0],n = _relabelled(dls.train, at, fixes, names)

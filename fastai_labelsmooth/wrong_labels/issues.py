@@ -52,29 +52,36 @@ def fold_of(targ, folds, seed, groups=None):
     return fold
 
 # %% ../../nbs/wrong_labels/03_issues.ipynb #in000016
-def _knows(task, preds, targs):
-    "Whether predictions fit the labels clearly better than the shares of the classes would"
-    try: p,y,sigmoid = rows_of(task, preds, targs)
-    except (TypeError, ValueError): return False # they are not labels
+def _spread(items, n): return items[np.linspace(0, len(items)-1, min(n, len(items))).astype(int)]
+
+def _knows(learn, preds, targs):
+    "Whether predictions fit the labels clearly better than the shares of the classes do; False if they are not labels"
+    try: p,y,sigmoid = rows_of(task_of(soft_loss(learn.loss_func), preds), preds, targs)
+    except (TypeError, ValueError): return False
     p,y = p.flatten(0, 1),y.flatten(0, 1)
-    p,y = (torch.stack([1-p, p], -1).flatten(0, 1),y.nan_to_num(-1).long().flatten()) if sigmoid else (p, y)
-    p,y = p[y >= 0],y[y >= 0]
-    if not len(y): return False
-    shares = y.bincount()/len(y)
-    often,entropy = shares.max(),torch.special.entr(shares).sum()
-    scatter = 3*(often*(1-often)/len(preds))**.5
-    # few classes: a linear model guesses so well by chance in up to 8% of the cases, a network in none of 900
-    return (p.argmax(1) == y).double().mean() > often+scatter and F.nll_loss(p.log(), y) < .8*entropy
+    if sigmoid:
+        known,prob,hit = ~y.isnan(),torch.where(y > .5, p, 1-p),(p > .5) == (y > .5)
+        shares = torch.stack([y.nanmean(0), 1-y.nanmean(0)]).nan_to_num()
+    else:
+        known,prob,hit = (y >= 0)[:, None],p.gather(1, y.clamp(min=0)[:, None]),(p.argmax(1) == y)[:, None]
+        shares = (y[y >= 0].bincount()/max(1, known.sum()))[:, None]
+    if not known.any(): return False
+    weight = known.sum(0)/known.sum() # of each label
+    often,entropy = (weight*shares.amax(0)).sum(),(weight*torch.special.entr(shares).sum(0)).sum()
+    scatter = 3*(often*(1-often)/known.sum())**.5
+    return hit[known].double().mean() > often+scatter and -prob[known].log().mean() < .75*entropy
 
 def warn_seen(learn, preds, targs):
-    "Warn if a learner may have seen the labels already; `preds` are its own for the first items, None if not known"
-    is_trained = any(vars(cb).get('values') for cb in learn._grab_cbs(Recorder))
-    if is_trained: why = "has been trained already"
-    elif preds is not None and _knows(task_of(soft_loss(learn.loss_func), preds), preds, targs):
-        why = "predicts the labels before any training, as if it had been trained elsewhere and loaded"
+    "Warn if a learner may have seen the labels already; `preds` are its own for some items, None if not known"
+    n = len(learn.metrics)+2 # values of an epoch that trains and validates, as those of `lr_find` and `validate` do not
+    if any(len(o) >= n for cb in learn._grab_cbs(Recorder) for o in vars(cb).get('values', [])):
+        why = "this learner has been trained already"
+    # two classes: a new linear model predicts so well by chance in up to a fifth of the cases, a network in 0 to 8%
+    elif preds is not None and _knows(learn, preds, targs):
+        why = "this learner predicts labels before any training, as if it had been trained elsewhere and loaded"
     else: return
-    warnings.warn(f"this learner {why}, and each fold starts from its weights. They have seen these labels, so the "
-                  "result would be biased. Expected a learner that has not been trained on them")
+    warnings.warn(f"{why}, and each fold starts from its weights. If they have seen these labels, the result is "
+                  "biased: expected a learner that has not been trained on them")
 
 def _digest(a): return hashlib.md5(np.ascontiguousarray(a).tobytes()).hexdigest()
 
@@ -189,8 +196,8 @@ def oof_preds(self:Learner,
     """
     items = items_of(self.dls.train)
     check_folds(folds, len(items), groups)
-    targs,some = labels_of(self, items),some_preds(self, items)
-    warn_seen(self, some, targs[:self.dls.train.bs])
+    targs,some = labels_of(self, items),_spread(items, max(16, self.dls.train.bs))
+    warn_seen(self, some_preds(self, some), targs[some])
     return oof(self, targs, n_epoch, lr, folds, seed, fit, groups, path),targs
 
 # %% ../../nbs/wrong_labels/03_issues.ipynb #in000026
@@ -319,18 +326,21 @@ def _oof_hard(learn, n_epoch, lr, tmp, path, folds, groups, **kwargs):
     "Out-of-fold predictions of models without a LabelSmooth, and the targets (None for masks, which are large)"
     items = items_of(learn.dls.train)
     check_folds(folds, len(items), groups)
-    targs,some = labels_of(learn, items[:learn.dls.train.bs]),some_preds(learn, items)
+    first = items[:learn.dls.train.bs]
+    targs,some = labels_of(learn, first),some_preds(learn, first)
     task = task_of(soft_loss(learn.loss_func), some)
     if some is None: is_mask = targs[0].numel() > 1 and not task.sigmoid
     else: is_mask = rows_of(task, some, targs)[0].shape[1] > 1
-    warn_seen(learn, some, targs)
     if is_mask:
+        warn_seen(learn, some, targs)
         chunks = np.array_split(items, -(-len(items)//learn.dls.train.bs)) if path else []
         targs = torch.cat([_fingerprints(labels_of(learn, o)) for o in chunks]) if path else torch.zeros(len(items))
         path,res = path or tmp,None
     else:
         res = targs = labels_of(learn, items)
         if some is not None: _check_rows(learn, task, some[np.arange(len(items)) % len(some)], targs)
+        some = _spread(items, max(16, learn.dls.train.bs))
+        warn_seen(learn, some_preds(learn, some), targs[some])
     return oof(learn, targs, n_epoch, lr, folds, path=path, groups=groups, change=_as_hard, **kwargs),res
 
 def _issues(learn, preds, targs, src, thresh, by_class):
@@ -365,14 +375,15 @@ def label_issues(self:Learner,
 ) -> pd.DataFrame: # Most doubtful first, indexed by `source`: `label`, `likely`, `prob_wrong`; `attrs` has the share
     """Training items with a label that is probably wrong, the most doubtful first.
 
-    `n_epoch`: epochs of each of the five trainings, one-cycle. `lr`: maximal learning rate.
+    `n_epoch`: epochs of each of the `folds` trainings, one-cycle. `lr`: maximal learning rate.
     `preds`: predictions to use instead of training: from `oof_preds`, or probabilities (items, N) of any model that has
     not seen the items. `folds`, `fit`, `groups`, `path`, `seed`: of these trainings, as in `oof_preds`.
     `thresh`: name labels with a higher probability of being wrong; 0: all, ranked. None: those that are more likely
     wrong than right (several labels an item: as many as are expected to be wrong; masks: items with such positions).
     `by_class`: classes are confused in ways of their own; None: assumed for masks and several labels only.
 
-    Columns: `source` (file or row, also the index), `label`, `likely`, `prob_wrong`. `attrs`: what the fit found.
+    Columns: `source` (file or row, also the index), `label`, `likely`, `prob_wrong`; several labels: also `item`,
+    `name`; masks: also `in_doubt`, `share`. `attrs`: what the fit found.
 
         issues = learn.label_issues(10)
         learn.dls = without(learn.dls, issues)

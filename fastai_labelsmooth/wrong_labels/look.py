@@ -16,7 +16,7 @@ from fastai.vision.data import get_grid
 from ..eps import is_int
 from ..interpret.predictions import own_sources, vocabs
 from ..interpret.show import draw_input
-from .fix import check_dls, class_code, class_indices, targets_of, train_positions, with_fix
+from .fix import check_dls, class_code, names_of, targets_of, train_positions, with_fix
 from .refit import subset, unaugmented
 
 # %% ../../nbs/wrong_labels/05_look.ipynb #lk000008
@@ -30,6 +30,7 @@ def _first(issues, k, name):
 
 def _places(dls, issues):
     "Where each of the issues is: (dataset, position in it), in training or else in validation"
+    check_dls(dls)
     valid = {}
     for dl in dls.loaders[1:]:
         src = own_sources(dl.dataset) if hasattr(dl, 'dataset') else None
@@ -95,7 +96,6 @@ def show_issues(
         show_issues(learn.dls, issues)
         show_issues(learn.dls, issues[9:])
     """
-    check_dls(dls)
     some = _first(issues, k, 'k')
     if not len(some): return print('no issues to show')
     items = _places(dls, some)
@@ -113,11 +113,7 @@ def _pictures(items, height, width):
                               "`show_issues` shows other items")
     return [ImageOps.contain(x.convert('RGB'), (width, height)) for x in inputs]
 
-def _classes(dls, issues):
-    "The possible values of a label"
-    if 'name' in issues: return [0, 1]
-    vocab = vocabs(dls, 1)[0]
-    return list(range(class_indices(dls.train_ds).max()+1)) if vocab is None else vocab
+
 
 # %% ../../nbs/wrong_labels/05_look.ipynb #lk000024
 class IssuesCleaner(GetAttr):
@@ -144,7 +140,7 @@ class IssuesCleaner(GetAttr):
         if 'share' in issues: raise TypeError("issues are of masks or sequences, which no menu can correct: expected "
                                               "images with a label or several. `show_issues` shows masks")
         pictures = _pictures(_places(dls, self.issues), height, width)
-        names = _classes(dls, issues)
+        names = [0, 1] if 'name' in issues else names_of(dls)
         chosen = ['<Delete>' if pd.isna(o) else names[class_code(o, names)] for o in self.issues.fix]
         self.default = self.iw = ImagesCleaner(names, height, width, max_n)
         def box(im, value, row):

@@ -13,7 +13,7 @@ from scipy.optimize import brentq, minimize, minimize_scalar
 from scipy.special import expit, log_softmax
 from fastai.basics import *
 from ..interpret.metrics import targ_idx_of
-from ..interpret.predictions import class_names
+from ..interpret.predictions import class_names, vocabs
 from ..interpret.plots import heat_map
 from .refit import activation_of, items_of, labels_of
 from ..pairing import soft_loss, task_of
@@ -451,20 +451,35 @@ def rows_of(
 def given_preds(learn, preds, of_train=False):
     """Predictions and their targets: the training set's if only predictions are given. `of_train`: raise ValueError for
     predictions of other items, or in another order"""
-    preds,targs = preds if isinstance(preds, tuple) else (preds, None)
+    preds,targs = preds[:2] if isinstance(preds, tuple) else (preds, None) # `get_preds` may return more
     if isinstance(preds, pd.DataFrame): raise TypeError(
         "preds is a DataFrame: expected a tensor or an array (items, N), columns in the order of the Learner's classes")
+    preds,targs = _as_tensor(preds),None if targs is None else _as_tensor(targs)
+    _check_columns(learn, preds)
     if targs is not None and not of_train: return preds,targs
     items = items_of(learn.dls.train)
     if len(preds) != len(items): raise ValueError(
         f"preds are of {len(preds)} items: expected one row for each of the {len(items)} training items, as from "
         "`oof_preds`. To judge all items, use DataLoaders that train on all (`splitter=IndexSplitter([])`)")
     own = labels_of(learn, items)
-    n_other = 0 if targs is None else _count_other(torch.as_tensor(targs), own)
+    n_other = 0 if targs is None else _count_other(targs, own)
     if n_other: raise ValueError(
         f"the targets of preds are not the training labels ({n_other} of {len(items)} differ): expected predictions of "
         "the training items, in the order of `dls.train_ds`")
     return preds,own
+
+def _as_tensor(o):
+    "Of a tensor, an array, a list or a Series"
+    if isinstance(o, Tensor): return o.detach().cpu()
+    o = np.ascontiguousarray(o)
+    return torch.as_tensor(o.astype(np.int64) if o.dtype.kind == 'u' else o)
+
+def _check_columns(learn, preds):
+    "Raise ValueError for predictions of another number of classes than the Learner's"
+    task,vocab = task_of(soft_loss(learn.loss_func), preds),vocabs(learn.dls, 1)
+    names = vocab[targ_idx_of(learn)] if -len(vocab) <= targ_idx_of(learn) < len(vocab) else None
+    if names and task.n not in (len(names), 1): raise ValueError(
+        f"preds have {task.n} columns: expected {len(names)}, one for each of {names}")
 
 def _count_other(a, b):
     "In how many items two tensors of targets differ"
@@ -500,14 +515,15 @@ def warn_weak(noise, probs):
 
 def _warn_matrix(T, labels):
     "Warn where a noise matrix is not to be trusted"
+    names = T.index.tolist()
     few = np.flatnonzero(np.bincount(labels[labels >= 0], minlength=len(T)) < few_items)
     if len(few): warnings.warn(
-        f"fewer than {few_items} items are labelled {', '.join(repr(T.index[k]) for k in few[:5])}"
+        f"fewer than {few_items} items are labelled {', '.join(repr(names[k]) for k in few[:5])}"
         f"{' and others' if len(few) > 5 else ''}: little is known of how these classes are labelled")
     others = T.to_numpy().copy()
     np.fill_diagonal(others, -1)
     for k in np.where(np.diag(T) <= others.max(1))[0]: warnings.warn(
-        f"class {T.index[k]!r} is most often labelled {T.columns[others[k].argmax()]!r}: "
+        f"class {names[k]!r} is most often labelled {names[others[k].argmax()]!r}: "
         "`Forward` cannot use such a matrix")
 
 # %% ../../nbs/wrong_labels/01_noise.ipynb #ns000028

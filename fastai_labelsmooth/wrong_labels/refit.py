@@ -327,8 +327,7 @@ def some_preds(
     learn:Learner,
     items # Positions in its training dataset, in their order
 ) -> Tensor: # None if it cannot be known
-    "Predictions of an untrained twin for the first batch of items"
-    items = items[:learn.dls.train.bs]
+    "Predictions of an untrained twin for some items"
     with untrained(learn) as probe, in_order(learn.dls.train, items) as dl:
         preds = untrained_preds(probe, dl)
         return None if preds is None else _probs(probe, preds, items)
