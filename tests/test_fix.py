@@ -238,8 +238,32 @@ def test_a_list_of_most_items_is_a_ranking(tmp_path):
 def test_a_learner_is_no_dls(tmp_path):
     learn = quiet(Learner(images(tmp_path), nn.Linear(1, 3), CrossEntropyLossFlat()))
     issues = pd.DataFrame(dict(source=list(learn.dls.train_ds.items)[:1], label='cat', likely='cow', prob_wrong=.9))
-    for f in (without, relabel, show_issues):
+    for f in (without, relabel, show_issues, IssuesCleaner):
         with pytest.raises(TypeError, match='dls is a Learner: expected its DataLoaders, learn.dls'): f(learn, issues)
+
+def test_classes_that_are_fractions_or_look_like_nothing():
+    df = pd.DataFrame(dict(x=np.arange(40.), y=np.arange(40)%3*.5, z=['None', 'a']*20), [f'r{i}' for i in range(40)])
+    for col,likely in (('y', 1.), ('z', 'None')):
+        dls = TabularDataLoaders.from_df(df, cont_names=['x'], y_names=col, y_block=CategoryBlock(), valid_idx=[0, 1])
+        issues = pd.DataFrame(dict(source=['r5', 'r7'], likely=[likely]*2))
+        saved = io.StringIO(issues.to_csv())
+        read = pd.read_csv(saved, keep_default_na=False)
+        fixed = relabel(dls, read).train_ds.items.loc[['r5', 'r7'], col]
+        assert [dls.vocab[i] for i in fixed] == [likely]*2
+    saved.seek(0)
+    with pytest.raises(ValueError, match='no `likely` in some rows.*keep_default_na=False'):
+        relabel(dls, pd.read_csv(saved))
+
+def test_only_changes_are_counted(capsys):
+    dls = block(frame())
+    src,before = rows(dls.train),label_names(dls.train)
+    relabel(dls, pd.DataFrame(dict(source=src[:3], fix=before[:3])))
+    assert '0 training labels corrected' in capsys.readouterr().out
+
+def test_a_class_that_no_label_has_is_refused():
+    dls = DataLoaders(*[DataLoader([(torch.zeros(3), tensor(i%3)) for i in range(12)], bs=4) for _ in range(2)])
+    with pytest.raises(ValueError, match=r"'7' is no class: expected one of \['0', '1', '2'\]"):
+        relabel(dls, pd.DataFrame(dict(source=[0], fix=[7])))
 
 def test_numbers_in_messages_are_plain(capsys):
     "The vocab that fastai makes of a column of numbers holds numpy's"

@@ -4,6 +4,7 @@ import numpy as np, pandas as pd, pytest, torch
 import torch.nn.functional as F
 from torch import nn, tensor
 from fastai.basics import *
+from fastai.losses import FocalLossFlat
 from fastai.data.all import CategoryBlock, DataBlock, IndexSplitter, TransformBlock
 from fastai.tabular.all import TabularDataLoaders, tabular_learner
 from fastai_labelsmooth.all import *
@@ -186,6 +187,45 @@ def test_a_learner_that_was_trained_elsewhere_is_warned_of(tmp_path):
     loaded.load('weights')
     for f in (loaded.oof_preds, loaded.label_issues):
         assert any('predicts labels before any training' in o for o in messages(lambda: f(1, folds=2)))
+
+def test_a_new_learner_is_not_taken_for_a_trained_one(tmp_path):
+    "After `lr_find` and `validate` it is as it was"
+    learn = digits_learner(path=tmp_path)
+    learn.lr_find(show_plot=False, num_it=40)
+    learn.validate()
+    assert not any('trained' in o for o in messages(lambda: learn.oof_preds(1, folds=2)))
+    learn.fit(1)
+    assert any('has been trained already' in o for o in messages(lambda: learn.oof_preds(1, folds=2)))
+
+def test_weights_that_know_sorted_labels_are_warned_of():
+    "As those of image files by folder: the first batch has one class"
+    xs,ys = (torch.stack(o) for o in zip(*digits_dls().train.dataset))
+    learn = learner_of([(xs[i], ys[i]) for i in ys.argsort()], digits_learner().model, CrossEntropyLossFlat())
+    learn.fit_one_cycle(8, 1e-2)
+    new = learner_of(learn.dls.train.dataset, learn.model, CrossEntropyLossFlat())
+    assert any('predicts labels before' in o for o in messages(lambda: new.label_issues(1, folds=2)))
+
+@pytest.mark.parametrize('loss', [CrossEntropyLossFlat(label_smoothing=.1), FocalLossFlat()])
+def test_out_of_fold_predictions_of_losses_without_a_counterpart(loss):
+    assert digits_learner(loss_func=loss).oof_preds(1, folds=2)[0].shape == (512, 10)
+
+def test_predictions_in_any_form():
+    learn = digits_learner()
+    p,y = learn.get_preds(dl=learn.dls.train.new(shuffle=False))
+    want = learn.label_issues(preds=(p, y), thresh=0)
+    for preds in (
+        (p.numpy()[::-1][::-1], pd.Series(y.numpy(), np.arange(512)[::-1])),
+        (p.clone().requires_grad_(), y, y),
+        p.tolist(),
+        (list(p), y.numpy().astype(np.uint16))):
+        pd.testing.assert_frame_equal(learn.label_issues(preds=preds, thresh=0), want, rtol=1e-4)
+
+def test_predictions_of_another_number_of_classes_are_refused():
+    learn = digits_learner()
+    learn.dls.vocab = list('abcdefghij')
+    p = torch.full((512, 4), .25)
+    for f in (learn.label_issues, learn.noise_matrix):
+        with pytest.raises(ValueError, match=r"preds have 4 columns: expected 10, one for each of \['a', "): f(preds=p)
 
 # Every task
 

@@ -144,6 +144,10 @@ def test_eps_find_of_smoothing_says_that_it_does_not_find_the_share():
         found = learn.eps_find(1, show_plot=False)
     assert len(found.table) == 6 and found.interval is None
 
+def test_one_eps_is_no_list():
+    with pytest.raises(TypeError, match=r'eps=0.1: expected a list of values to train for, \[0.1\]'):
+        digits_learner().eps_find(1, eps=.1)
+
 def test_eps_find_needs_an_eps_and_validation_items():
     with pytest.raises(ValueError, match='brings its own amounts'):
         digits_learner(LabelSmooth(mode=Forward(np.eye(10)*.9+.01))).eps_find(1)

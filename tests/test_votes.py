@@ -76,6 +76,8 @@ def test_an_annotator_who_gave_no_answer_does_not_count():
     read = ReadVotes(names)
     assert [read(row.to_numpy()).tolist() for _,row in df.iterrows()] == [[.5, 0, .5], [0, 0, 1]]
     assert read(['low', pd.NA]).tolist() == [1, 0, 0]
+    assert read(df.loc[0]).tolist() == [.5, 0, .5] # a Series, of which the index names annotators
+    assert read(pd.Categorical(['low', 'high'])).tolist() == [.5, 0, .5]
 
 @pytest.mark.parametrize('kind', [list, tuple, np.array, L], ids=lambda o: o.__name__)
 def test_the_names_that_annotators_gave(kind):
