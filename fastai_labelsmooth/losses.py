@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch, torch.nn.functional as F
 from torch import Tensor
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
-from .targets import (SoftTarget, are_probs, binary_labels, check_index, class_index, class_vector,
-                                        is_eager, plain, readable, split_ignored)
+from .targets import (DenseTarget, SoftTarget, are_probs, binary_labels, check_index, class_index,
+                                        class_vector, is_eager, plain, readable, split_ignored)
 
 # %% ../nbs/02_losses.ipynb #dd8b9806
 class Parts(NamedTuple):
@@ -33,7 +33,8 @@ def _dense_parts(targ, axis):
     values = plain(targ)
     mass = values.sum(axis, keepdim=True)
     keep = None if readable(mass) and mass.all() else (mass != 0).squeeze(axis)
-    return Parts(values, mass, keep, label=getattr(targ, 'label', None), extra=getattr(targ, 'extra', None))
+    if not isinstance(targ, DenseTarget): return Parts(values, mass, keep)
+    return Parts(values, mass, keep, label=targ.label, extra=targ.extra)
 
 def _soft_parts(soft):
     "The parts of a `SoftTarget`"
