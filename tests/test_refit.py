@@ -600,7 +600,8 @@ def test_of_other_metrics_the_caller_says_which_way_is_better():
     lambda learn: learn.fit(1, cbs=Stops())], ids=['lr_find', 'a batch', 'ctrl-c'])
 def test_a_pass_that_was_interrupted_is_no_hindrance(use, tmp_path):
     "fastai keeps the iterator of such a pass in the `DataLoader`"
-    learn = learner(path=tmp_path)
+    dsets = Datasets(items, [[ItemGetter(0)], [ItemGetter(1)]]) # iterated over by a generator, which has no copy
+    learn = learner(TfmdDL(dsets, bs=16, shuffle=True, num_workers=0), path=tmp_path)
     try: use(learn)
     except KeyboardInterrupt: pass
     left = learn.dls.train.it
