@@ -76,7 +76,8 @@ def warn_seen(learn, preds, targs):
     n = len(learn.metrics)+2 # values of an epoch that trains and validates, as those of `lr_find` and `validate` do not
     if any(len(o) >= n for cb in learn._grab_cbs(Recorder) for o in vars(cb).get('values', [])):
         why = "this learner has been trained already"
-    # two classes: a new linear model predicts so well by chance in up to a fifth of the cases, a network in 0 to 8%
+    # new models that fit so well by chance: on breast_cancer, wine and digits up to 9% of the linear ones and no
+    # network; on two classes that are far apart a quarter and a twelfth
     elif preds is not None and _knows(learn, preds, targs):
         why = "this learner predicts labels before any training, as if it had been trained elsewhere and loaded"
     else: return

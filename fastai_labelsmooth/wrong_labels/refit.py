@@ -69,7 +69,7 @@ def check_dl(
     steps = 'create_item', 'do_item', 'sample', 'chunkify', 'create_batches'
     own = [k for k in steps if not _is_fastais(getattr(dl, k))]
     if own: raise TypeError(
-        f"dls.train has its own `{own[0]}`, so it is not known which item of the dataset it takes: expected fastai's")
+        f"dls.train has its own `{own[0]}`, which may take any item of the dataset: expected fastai's")
 
 def items_of(
     dl:DataLoader # Of a dataset with an index
